@@ -1,0 +1,1 @@
+"""The interpreter of compiled pipelines: what runs, when, with which inputs, in which worker."""

@@ -1,0 +1,201 @@
+"""Asks a `sandbox.zygote` for workers and tells how each one ended. Runs inside an asyncio process.
+
+One ForkServer holds one zygote with one set of preloaded modules; when the zygote dies, its workers count as lost
+and the next request starts a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is to do: `call` is "module:function", run with `argv` in `cwd`, its output going to `log`.
+
+    `extras` names the extras of ours that the step's image holds (see `sandbox.importguard`); None leaves imports free.
+    `report` is where the worker leaves the reason of a failure, in one text.
+    """
+
+    call: str
+    argv: Sequence[str]
+    cwd: Path
+    log: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    extras: tuple[str, ...] | None = None
+    image: str = ""
+    report: Path | None = None
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a worker ended: `code` is its exit status, negative for a signal, None where the zygote was lost."""
+
+    code: int | None
+    max_rss_kib: int = 0
+    cpu_s: float = 0.0
+
+    def reason(self) -> str:
+        """The ending in words a person understands; empty for success."""
+        if self.code is None:
+            return "the sandbox's worker process was lost"
+        if self.code == 0:
+            return ""
+        if self.code < 0:
+            name = signal.Signals(-self.code).name if -self.code in signal.Signals.__members__.values() else ""
+            cause = " (often the kernel's answer to a lack of memory)" if -self.code == signal.SIGKILL else ""
+            return f"killed by signal {-self.code} {name}{cause}".strip()
+        return f"exit status {self.code}"
+
+
+@dataclass
+class _Pending:
+    started: asyncio.Future[int]
+    ended: asyncio.Future[Exit]
+
+
+class Worker:
+    """One running worker."""
+
+    def __init__(self, server: ForkServer, request_id: str, pid: int, ended: asyncio.Future[Exit]) -> None:
+        self.pid = pid
+        self._server = server
+        self._id = request_id
+        self._ended = ended
+
+    async def wait(self) -> Exit:
+        """How it ended; may be awaited more than once."""
+        return await asyncio.shield(self._ended)
+
+    def kill(self, sig: signal.Signals = signal.SIGTERM) -> None:
+        """Signal the worker and everything it started; nothing happens where it has ended."""
+        self._server._send({"op": "kill", "id": self._id, "signal": int(sig)})
+
+
+class ForkServer:
+    """Starts a zygote on first use and forks workers from it."""
+
+    def __init__(self, preload: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+        self.preload = tuple(preload)
+        self.log = log
+        self.env = dict(env or {})
+        self.pid: int | None = None
+        self._ids = itertools.count(1)
+        self._pending: dict[str, _Pending] = {}
+        self._writer: asyncio.StreamWriter | None = None
+        self._starting = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start the zygote and wait until it has imported everything; nothing happens where one runs."""
+        async with self._starting:
+            if self._writer is not None and not self._writer.is_closing():
+                return
+            ours, theirs = socket.socketpair()
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with theirs, self.log.open("ab") as log:
+                self._process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-P", "-m", "sandbox.zygote"),
+                    *("--socket-fd", str(theirs.fileno()), "--preload", ",".join(self.preload)),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=[theirs.fileno()],
+                    env={**os.environ, **self.env},
+                    start_new_session=True,
+                )
+            self.pid = self._process.pid
+            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 20)
+            if not await reader.readline():
+                raise RuntimeError(f"the worker parent did not start; see {self.log}")
+            self._writer = writer
+            self._reading = asyncio.create_task(self._read(reader, writer))
+
+    async def run(self, job: Job) -> Worker:
+        """Fork a worker for `job`; returns once it runs."""
+        for attempt in (1, 2):
+            await self.start()
+            loop = asyncio.get_running_loop()
+            request_id = str(next(self._ids))
+            pending = _Pending(loop.create_future(), loop.create_future())
+            self._pending[request_id] = pending
+            self._send({"op": "run", "id": request_id, **_as_request(job)})
+            try:
+                pid = await pending.started
+            except ConnectionError:
+                if attempt == 2:
+                    raise
+                continue
+            return Worker(self, request_id, pid, pending.ended)
+        raise AssertionError("unreachable")
+
+    async def stop(self) -> None:
+        """End the zygote and every worker it has."""
+        if self._writer is not None:
+            self._writer.close()
+        if self._process is not None and self._process.returncode is None:
+            if self._writer is None:  # still importing: it does not listen yet
+                self._process.kill()
+            try:
+                await asyncio.wait_for(self._process.wait(), 5)
+            except TimeoutError:
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
+                await self._process.wait()
+        if self._reading is not None:
+            await self._reading
+        self._writer = None
+
+    def _send(self, message: dict[str, Any]) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(json.dumps(message).encode() + b"\n")
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Hand out the zygote's news until it is gone, then tell every waiter so."""
+        with contextlib.suppress(ConnectionError):
+            while line := await reader.readline():
+                message = json.loads(line)
+                pending = self._pending[message["id"]]
+                if "pid" in message:
+                    if not pending.started.done():
+                        pending.started.set_result(message["pid"])
+                else:
+                    del self._pending[message["id"]]
+                    ended = Exit(message["exit"], message["max_rss_kib"], message["cpu_s"])
+                    if not pending.ended.done():
+                        pending.ended.set_result(ended)
+        writer.close()
+        self._writer = None
+        lost, self._pending = self._pending, {}
+        for pending in lost.values():
+            if not pending.started.done():
+                pending.started.set_exception(ConnectionError("the worker parent died"))
+            elif not pending.ended.done():
+                pending.ended.set_result(Exit(None))
+        if self._process is not None:
+            await self._process.wait()
+
+
+def _as_request(job: Job) -> dict[str, Any]:
+    return {
+        "call": job.call,
+        "argv": list(job.argv),
+        "cwd": str(job.cwd),
+        "log": str(job.log),
+        "env": dict(job.env),
+        "extras": None if job.extras is None else list(job.extras),
+        "image": job.image,
+        "report": None if job.report is None else str(job.report),
+    }

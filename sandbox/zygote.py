@@ -1,0 +1,234 @@
+"""A process that has imported the heavy modules already and forks one worker per request.
+
+Runs as `python -P -m sandbox.zygote --socket-fd N --preload a,b`. It speaks JSON lines over the inherited socket
+(see `sandbox.forkserver`), stays single-threaded, never runs a request's code itself and never touches CUDA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sandbox import importguard
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class Child:
+    """A forked worker that has not been reaped yet."""
+
+    request_id: str
+    pid: int
+    pidfd: int
+
+
+def main() -> int:
+    """Serve fork requests until the other end of the socket closes; then end every worker and leave."""
+    parser = argparse.ArgumentParser(prog="sandbox.zygote")
+    parser.add_argument("--socket-fd", type=int, required=True)
+    parser.add_argument("--preload", default="")
+    options = parser.parse_args()
+    die_with_parent(signal.SIGTERM)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    channel = socket.socket(fileno=options.socket_fd)
+    failures = preload([name for name in options.preload.split(",") if name])
+    gc.collect()
+    gc.freeze()
+    send(channel, {"ready": True, "failures": failures, "threads": threading.active_count()})
+    children: dict[str, Child] = {}
+    try:
+        serve(channel, children)
+    finally:
+        for child in children.values():
+            kill_group(child.pid, signal.SIGKILL)
+    return 0
+
+
+def preload(names: list[str]) -> dict[str, str]:
+    """Import what workers will need; what is not installed is named, not fatal."""
+    failures: dict[str, str] = {}
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            failures[name] = str(error)
+    return failures
+
+
+def serve(channel: socket.socket, children: dict[str, Child]) -> None:
+    """Fork on request, kill on request, report every exit."""
+    buffer = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(channel, selectors.EVENT_READ, None)
+        while True:
+            for key, _ in selector.select():
+                if key.data is not None:
+                    child: Child = key.data
+                    selector.unregister(child.pidfd)
+                    del children[child.request_id]
+                    send(channel, reap(child))
+                    continue
+                chunk = channel.recv(1 << 16)
+                if not chunk:
+                    return
+                buffer += chunk
+                *lines, buffer = buffer.split(b"\n")
+                for line in lines:
+                    handle(json.loads(line), channel, children, selector)
+
+
+def handle(
+    request: dict[str, Any],
+    channel: socket.socket,
+    children: dict[str, Child],
+    selector: selectors.BaseSelector,
+) -> None:
+    """Carry out one request: `run` forks a worker, `kill` signals its whole process group."""
+    if request["op"] == "kill":
+        if child := children.get(request["id"]):
+            kill_group(child.pid, signal.Signals(request["signal"]))
+        return
+    started = time.time()
+    blocked = importguard.blocked_modules(tuple(request["extras"])) if request.get("extras") is not None else None
+    pid = os.fork()
+    if pid == 0:
+        selector.close()
+        channel.close()
+        for child in children.values():
+            os.close(child.pidfd)
+        become_worker(request, blocked)
+    child = Child(request["id"], pid, os.pidfd_open(pid))
+    children[child.request_id] = child
+    selector.register(child.pidfd, selectors.EVENT_READ, child)
+    send(channel, {"id": child.request_id, "pid": pid, "started": started})
+
+
+def reap(child: Child) -> dict[str, Any]:
+    """Collect a worker's exit, and end whatever it left in its process group."""
+    _, status, usage = os.wait4(child.pid, 0)
+    os.close(child.pidfd)
+    kill_group(child.pid, signal.SIGKILL)
+    return {
+        "id": child.request_id,
+        "exit": os.waitstatus_to_exitcode(status),
+        "max_rss_kib": usage.ru_maxrss,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+    }
+
+
+def become_worker(request: dict[str, Any], blocked: frozenset[str] | None) -> None:
+    """In the forked child: take on the request's surroundings, run its code, leave. Never returns."""
+    code = 1
+    try:
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        die_with_parent(signal.SIGKILL)
+        redirect(request["log"])
+        os.chdir(request["cwd"])
+        os.environ.update(request.get("env", {}))
+        if blocked is not None:
+            importguard.install(blocked, request.get("image", ""))
+        code = run(request)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        finish(code)
+
+
+def run(request: dict[str, Any]) -> int:
+    """Call the request's `module:function` with its argv; give the exit code, and leave the reason of a failure."""
+    sys.argv = [request["call"], *request.get("argv", [])]
+    try:
+        load(request["call"])()
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        if code and isinstance(leaving.code, str):
+            print(leaving.code, file=sys.stderr)
+        reason = leaving.__cause__ or leaving.code
+        if code:
+            report(request, reason if isinstance(reason, BaseException) else None, str(reason))
+        return code
+    except BaseException as error:
+        traceback.print_exc()
+        report(request, error, "")
+        return 1
+    return 0
+
+
+def report(request: dict[str, Any], error: BaseException | None, text: str) -> None:
+    """Leave the reason of a failure where the request asked for it."""
+    if path := request.get("report"):
+        reason = f"{type(error).__name__}: {error}" if error is not None else f"exit status {text}"
+        Path(path).write_text(reason, encoding="utf-8", errors="replace")
+
+
+def finish(code: int) -> None:
+    """Leave as an interpreter would (threads joined, exit functions run, streams flushed), but never unwind."""
+    with contextlib.suppress(BaseException):
+        threading._shutdown()  # type: ignore[attr-defined]
+    with contextlib.suppress(BaseException):
+        import atexit
+
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):
+            stream.flush()
+    os._exit(code & 0xFF)
+
+
+def load(target: str) -> Callable[[], object]:
+    """The callable behind `module:function`."""
+    module, _, function = target.partition(":")
+    found: Callable[[], object] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def redirect(log: str) -> None:
+    """Send stdout and stderr to `log`, unbuffered by line so that a crash loses nothing already printed."""
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.dup2(nothing, 0)
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+
+
+def die_with_parent(sig: signal.Signals) -> None:
+    """Ask the kernel for `sig` when the parent dies, so that a killed sandbox leaves nothing running."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(sig), 0, 0, 0)
+
+
+def kill_group(pid: int, sig: signal.Signals) -> None:
+    """Signal a worker and everything it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, sig)
+
+
+def send(channel: socket.socket, message: dict[str, Any]) -> None:
+    """Write one JSON line."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        channel.sendall(json.dumps(message).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

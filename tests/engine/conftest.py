@@ -1,0 +1,149 @@
+"""A live engine in a thread: tests hand it compiled pipelines and look at the runs and tasks that come out."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import yaml
+
+from sandbox.engine import spec as pipeline_spec
+from sandbox.engine.engine import Engine
+from sandbox.kfp.store import Run, Store, Task
+
+T = TypeVar("T")
+
+
+@dataclass
+class Outcome:
+    """A finished run and its tasks by display name."""
+
+    run: Run
+    tasks: dict[str, Task]
+    engine: Engine
+
+    def states(self) -> dict[str, str]:
+        return {name: task.state for name, task in self.tasks.items()}
+
+    def output(self, task: str, name: str = "Output") -> Any:
+        return self.tasks[task].outputs["parameters"][name]
+
+    def log(self, task: str) -> str:
+        return self.engine.log_path(self.run.run_id, self.tasks[task].task_id).read_text(encoding="utf-8")
+
+
+class LiveEngine:
+    """An engine on its own event loop; every call from a test is carried over to that loop."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        (home / "kfp").mkdir(parents=True, exist_ok=True)
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        self.store, self.engine = self.call(self._make())
+
+    async def _make(self) -> tuple[Store, Engine]:
+        store = Store(self.home / "kfp" / "kfp.sqlite")
+        engine = Engine(store, self.home)
+        await engine.start()
+        return store, engine
+
+    def call(self, work: Coroutine[Any, Any, T], timeout: float = 60) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
+
+    def submit(self, spec: dict[str, Any], **parameters: Any) -> str:
+        """Check, save and start a run the way the API does; gives its id."""
+
+        async def go() -> str:
+            pipeline_spec.check(spec)
+            now = time.time()
+            run = Run(
+                run_id=str(uuid.uuid4()),
+                experiment_id="test",
+                display_name="test",
+                spec=spec,
+                created_at=now,
+                scheduled_at=now,
+                parameters=pipeline_spec.bind_parameters(spec, parameters),
+                pipeline_root=str(self.home / "artifacts"),
+            )
+            self.store.save_run(run)
+            self.engine.submit(run.run_id)
+            return run.run_id
+
+        return self.call(go())
+
+    def outcome(self, run_id: str) -> Outcome:
+        async def read() -> tuple[Run, list[Task]]:
+            return self.store.get_run(run_id), self.store.tasks(run_id)
+
+        run, tasks = self.call(read())
+        return Outcome(run, {task.display_name: task for task in tasks}, self.engine)
+
+    def until(self, run_id: str, holds: Callable[[Outcome], bool], timeout: float = 60) -> Outcome:
+        """Wait until `holds` of the run; fails with the last states seen."""
+        deadline = time.monotonic() + timeout
+        while True:
+            outcome = self.outcome(run_id)
+            if holds(outcome):
+                return outcome
+            assert time.monotonic() < deadline, f"still {outcome.run.state}: {outcome.states()}"
+            time.sleep(0.01)
+
+    def finish(self, run_id: str) -> Outcome:
+        return self.until(run_id, lambda outcome: outcome.run.finished_at is not None)
+
+    def run(self, spec: dict[str, Any], **parameters: Any) -> Outcome:
+        return self.finish(self.submit(spec, **parameters))
+
+    def close(self) -> None:
+        self.call(self.engine.stop())
+        self.store.close()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(5)
+        self.loop.close()
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveEngine]:
+    live = LiveEngine(tmp_path_factory.mktemp("engine"))
+    yield live
+    live.close()
+
+
+@pytest.fixture
+def fresh_engine(tmp_path: Path) -> Iterator[Callable[[], LiveEngine]]:
+    """Starts engines on the same home, one after the other, as a restarted sandbox would."""
+    made: list[LiveEngine] = []
+
+    def start() -> LiveEngine:
+        made.append(LiveEngine(tmp_path))
+        return made[-1]
+
+    yield start
+    for live in made:
+        if not live.loop.is_closed():
+            live.close()
+
+
+@pytest.fixture
+def compiled(tmp_path: Path) -> Callable[[Any], dict[str, Any]]:
+    """Compiles a `@dsl.pipeline` function with kfp's own compiler and gives its PipelineSpec."""
+
+    def build(pipeline: Any) -> dict[str, Any]:
+        from kfp import compiler
+
+        path = tmp_path / f"{uuid.uuid4()}.yaml"
+        compiler.Compiler().compile(pipeline, str(path))
+        spec: dict[str, Any] = next(iter(yaml.safe_load_all(path.read_text(encoding="utf-8"))))
+        return spec
+
+    return build
