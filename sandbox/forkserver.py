@@ -22,7 +22,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is to do: `call` is "module:function", run with `argv` in `cwd`, its output going to `log`.
+    """What a worker is to do: `call` is "module:function" (or "module", run as by `python -m`), with `argv` in `cwd`.
+
+    Its output goes to `log`.
 
     `extras` names the extras of ours that the step's image holds (see `sandbox.importguard`); None leaves imports free.
     `report` is where the worker leaves the reason of a failure, in one text.

@@ -1,7 +1,7 @@
 """Makes one environment play many images: a worker may import only what its step's image would have.
 
 An image is known by the extras of the `kanary` distribution that are installed in it; everything outside the closure
-of those extras is refused with an ImportError that says so. Standard library and the user's own modules are free.
+of those extras cannot be imported, as it could not be there. Standard library and the user's own modules are free.
 """
 
 from __future__ import annotations
@@ -22,32 +22,35 @@ _OWN_EXTRAS = re.compile(r"\[([^\]]*)\]")
 _ALWAYS = frozenset({"pip", "setuptools", "wheel"})
 
 
-class ImageImportError(ModuleNotFoundError):
-    """The module is installed here, but not in the image this step names."""
+class _Hide(MetaPathFinder):
+    """In place of the finders it was made from: finds what they find, but never a blocked top-level module."""
 
-
-class _Refuse(MetaPathFinder):
-    """First on `sys.meta_path`: refuses the blocked top-level modules, passes on everything else."""
-
-    def __init__(self, blocked: frozenset[str], image: str) -> None:
+    def __init__(self, finders: list[MetaPathFinder], blocked: frozenset[str]) -> None:
+        self.finders = finders
         self.blocked = blocked
-        self.image = image
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Refuse a blocked module; None (go on looking) for any other."""
-        if fullname.partition(".")[0] not in self.blocked:
+        """None for a blocked module: an import then fails, and a probe finds nothing, just as in the image."""
+        if fullname.partition(".")[0] in self.blocked:
             return None
-        message = f"No module named {fullname!r} in the image {self.image or 'of this step'}"
-        raise ImageImportError(f"{message} (it is installed on this machine, but not in that image)", name=fullname)
+        specs = (finder.find_spec(fullname, path, target) for finder in self.finders)
+        return next((spec for spec in specs if spec is not None), None)
 
 
-def install(blocked: frozenset[str], image: str) -> None:
-    """Refuse `blocked` from now on in this process, those that are loaded already included."""
+def install(blocked: frozenset[str]) -> None:
+    """Hide `blocked` from now on in this process, those that are loaded already included."""
     for name in [name for name in sys.modules if name.partition(".")[0] in blocked]:
         del sys.modules[name]
-    sys.meta_path.insert(0, _Refuse(blocked, image))
+    sys.meta_path[:] = [_Hide(list(sys.meta_path), blocked)]  # type: ignore[arg-type]  # typeshed's own protocol
+
+
+def explain(error: BaseException, blocked: frozenset[str], image: str) -> str:
+    """The hint that belongs to an import that failed because of `install`; empty for any other error."""
+    if not isinstance(error, ModuleNotFoundError) or (error.name or "").partition(".")[0] not in blocked:
+        return ""
+    return f" in the image {image or 'of this step'} (it is installed on this machine, but not in that image)"
 
 
 @cache

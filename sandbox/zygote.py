@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import json
 import os
+import runpy
 import selectors
 import signal
 import socket
@@ -146,16 +148,16 @@ def become_worker(request: dict[str, Any], blocked: frozenset[str] | None) -> No
         os.chdir(request["cwd"])
         os.environ.update(request.get("env", {}))
         if blocked is not None:
-            importguard.install(blocked, request.get("image", ""))
-        code = run(request)
-    except BaseException:
+            importguard.install(blocked)
+        code = run(request, blocked or frozenset())
+    except BaseException:  # noqa: BLE001  # the outermost frame of a worker
         traceback.print_exc()
     finally:
         finish(code)
 
 
-def run(request: dict[str, Any]) -> int:
-    """Call the request's `module:function` with its argv; give the exit code, and leave the reason of a failure."""
+def run(request: dict[str, Any], blocked: frozenset[str]) -> int:
+    """Run what the request calls, with its argv; give the exit code, and leave the reason of a failure."""
     sys.argv = [request["call"], *request.get("argv", [])]
     try:
         load(request["call"])()
@@ -163,21 +165,21 @@ def run(request: dict[str, Any]) -> int:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
         if code and isinstance(leaving.code, str):
             print(leaving.code, file=sys.stderr)
-        reason = leaving.__cause__ or leaving.code
+        cause = leaving.__cause__
         if code:
-            report(request, reason if isinstance(reason, BaseException) else None, str(reason))
+            report(request, f"{type(cause).__name__}: {cause}" if cause else f"exit status {leaving.code}")
         return code
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  # the outermost frame of a worker
         traceback.print_exc()
-        report(request, error, "")
+        hint = importguard.explain(error, blocked, request.get("image", ""))
+        report(request, f"{type(error).__name__}: {error}{hint}")
         return 1
     return 0
 
 
-def report(request: dict[str, Any], error: BaseException | None, text: str) -> None:
+def report(request: dict[str, Any], reason: str) -> None:
     """Leave the reason of a failure where the request asked for it."""
     if path := request.get("report"):
-        reason = f"{type(error).__name__}: {error}" if error is not None else f"exit status {text}"
         Path(path).write_text(reason, encoding="utf-8", errors="replace")
 
 
@@ -196,8 +198,10 @@ def finish(code: int) -> None:
 
 
 def load(target: str) -> Callable[[], object]:
-    """The callable behind `module:function`."""
+    """The callable behind `module:function`; a bare `module` is run as `python -m module` would."""
     module, _, function = target.partition(":")
+    if not function:
+        return functools.partial(runpy.run_module, module, run_name="__main__", alter_sys=True)
     found: Callable[[], object] = getattr(importlib.import_module(module), function)
     return found
 

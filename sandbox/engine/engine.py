@@ -91,7 +91,7 @@ class Engine:
             await execution.execute()
         except asyncio.CancelledError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # the outermost loop of a run; logged whole
             _log.exception("run %s ended by an error of the sandbox itself", run_id)
             with contextlib.suppress(Exception):
                 self._fail(run_id, f"the sandbox itself failed: {type(error).__name__}: {error}")

@@ -92,10 +92,10 @@ class RunExecution:
         before = [await dag.running[upstream] for upstream in sorted(spec.upstream(task))]
         if self.cancelled:
             return self._save_task(record, "CANCELED").state
+        found = spec.component(self.run.spec, task, path)
         if any(state != "SUCCEEDED" for state in before):
-            return self._save_task(record, "SKIPPED").state
+            return self._save_skipped(record, found, path).state
         try:
-            found = spec.component(self.run.spec, task, path)
             inputs = values.resolve_inputs(task, found, dag.inputs, dag.finished, self._facts(record))
             record = dataclasses.replace(record, inputs=inputs.as_dict())
             condition = task.get("triggerPolicy", {}).get("condition")
@@ -225,7 +225,7 @@ class RunExecution:
         return self._save_task(record, "PENDING")
 
     def _save_skipped(self, record: Task, found: Mapping[str, Any], path: str) -> Task:
-        """Mark a task whose condition is false as skipped, and everything inside it."""
+        """Mark a task that will not run as skipped, and everything inside it."""
         for name, inner in found.get("dag", {}).get("tasks", {}).items():
             inside = self._record(name, inner, f"{path}/{name}", record.task_id)
             self._save_skipped(inside, spec.component(self.run.spec, inner, path), f"{path}/{name}")

@@ -66,7 +66,7 @@ def bind_parameters(spec: Mapping[str, Any], given: Mapping[str, Any]) -> dict[s
 
 
 def typed(value: Any, kind: str | None, where: str) -> Any:
-    """`value` as parameter type `kind` (InvalidSpec where it is of another), whole numbers as int, as Go's JSON has them."""
+    """`value` as parameter type `kind`, whole numbers as int as in Go's JSON. InvalidSpec where it is of another."""
     if kind in ("TASK_FINAL_STATUS", "TASK_CONFIG", None):
         return value
     allowed = _TYPES.get(kind)

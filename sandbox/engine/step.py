@@ -14,7 +14,8 @@ from sandbox.engine.values import TaskFailed
 from sandbox.forkserver import ForkServer, Job, Worker
 
 LIGHT_PRELOAD = ("kfp.dsl.executor_main", "pandas", "pyarrow.parquet", "fsspec", "jinja2")
-TORCH_PRELOAD = (*LIGHT_PRELOAD, "torch", "safetensors.torch")
+# torch._dynamo: the first optimizer imports it, which takes a second.
+TORCH_PRELOAD = (*LIGHT_PRELOAD, "torch", "torch._dynamo", "safetensors.torch")
 _TORCH_EXTRAS = frozenset({"train", "serve", "drift"})
 _CALL = "kfp.dsl.executor_main:executor_main"
 

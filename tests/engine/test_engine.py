@@ -1,6 +1,6 @@
 """The engine runs compiled pipelines with Kubeflow's semantics: which tasks ran, with which outputs, in which state."""
 
-# No postponed annotations here: kfp reads the types of components from live annotations.
+# ruff: noqa: I002 -- kfp reads the types of components from live annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,8 @@ def give(value: str) -> str:
 
 @component
 def add(a: int, b: int = 2) -> int:
-    assert isinstance(a, int) and isinstance(b, int)
+    assert isinstance(a, int)
+    assert isinstance(b, int)
     return a + b
 
 
@@ -69,7 +70,8 @@ def wait_for(path: str, seconds: float = 30.0) -> str:
     import os
     import time
 
-    open(path + ".began", "a").write("x")
+    with open(path + ".began", "a") as file:
+        file.write("x")
     deadline = time.time() + seconds
     while not os.path.exists(path) and time.time() < deadline:
         time.sleep(0.01)
@@ -169,7 +171,8 @@ def test_a_failed_step_names_its_cause_and_stops_only_what_depends_on_it(
     outcome = engine.run(compiled(fails), how=how)
     assert outcome.run.state == "FAILED"
     assert reason in outcome.tasks["failing"].error
-    assert "failing" in outcome.run.error and reason in outcome.run.error
+    assert "failing" in outcome.run.error
+    assert reason in outcome.run.error
     assert outcome.states() == {"failing": "FAILED", "downstream": "SKIPPED", "sibling": "SUCCEEDED"}
     assert "last words" in outcome.log("failing")
 

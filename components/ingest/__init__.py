@@ -1,0 +1,1 @@
+"""Ingest: raw data from a path or URL to one Parquet file."""

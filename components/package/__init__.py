@@ -1,0 +1,1 @@
+"""Turn a model that passed its gates into a release."""

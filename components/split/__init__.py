@@ -1,0 +1,1 @@
+"""Split: a dataset in two, for training and for testing."""

@@ -1,0 +1,1 @@
+"""Train a PyTorch classifier on a table."""

@@ -1,0 +1,1 @@
+"""Validate: a dataset judged against its schema, and typed by it."""

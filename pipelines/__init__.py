@@ -1,0 +1,1 @@
+"""Pipelines assembled from the component suite, and their compilation to YAML."""

@@ -1,0 +1,93 @@
+"""The training pipeline: raw data to a released model, or a refusal with its reasons.
+
+ingest -> validate -> split -> train -> evaluate -> if every gate passed: package.
+"""
+
+# No postponed annotations here: kfp reads the types of a pipeline from live annotations.
+from dataclasses import dataclass
+
+from kfp import dsl
+from kfp.dsl import base_component
+
+from components.evaluate.component import evaluate
+from components.ingest.component import ingest
+from components.package.component import package
+from components.split.component import split
+from components.train.component import train
+from components.validate.component import validate
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the training step asks of the cluster: whole GPUs; CPU and memory as Kubernetes quantities, "" for none."""
+
+    gpus: int = 0
+    gpu_type: str = "nvidia.com/gpu"
+    cpu: str = ""
+    memory: str = ""
+
+
+def training(resources: Resources = Resources()) -> base_component.BaseComponent:
+    """The pipeline, its training step asking for `resources`."""
+
+    @dsl.pipeline(
+        name="training",
+        description="Raw data to a released PyTorch model: ingest, validate, split, train, evaluate, gate, package.",
+    )
+    def pipeline(
+        name: str,
+        data_uri: str,
+        schema_uri: str,
+        gates: dict,  # type: ignore[type-arg]  # kfp knows the bare type only
+        version: str = "",
+        releases_uri: str = "",
+        test_fraction: float = 0.2,
+        split_by: str = "random",
+        seed: int = 0,
+        epochs: int = 100,
+        hidden: list = [64, 32],  # type: ignore[type-arg]  # noqa: B006
+        learning_rate: float = 0.001,
+    ) -> None:
+        # What these two read can change behind an unchanged URI, which the cache cannot see.
+        ingested = ingest(uri=data_uri).set_caching_options(False)
+        validated = validate(dataset=ingested.outputs["dataset"], schema_uri=schema_uri).set_caching_options(False)
+        parts = split(
+            dataset=validated.outputs["validated"],
+            schema=validated.outputs["schema"],
+            test_fraction=test_fraction,
+            seed=seed,
+            by=split_by,
+        )
+        trained = train(
+            train_set=parts.outputs["train_set"],
+            schema=validated.outputs["schema"],
+            name=name,
+            version=version,
+            seed=seed,
+            epochs=epochs,
+            hidden=hidden,
+            learning_rate=learning_rate,
+        )
+        _ask_for(trained, resources)
+        evaluated = evaluate(test_set=parts.outputs["test_set"], model=trained.outputs["model"], gates=gates)
+        with dsl.If(evaluated.outputs["passed"] == True, name="gates-passed"):  # noqa: E712
+            package(
+                model=trained.outputs["model"],
+                metrics=evaluated.outputs["metrics"],
+                verdicts=evaluated.outputs["verdicts"],
+                releases_uri=releases_uri,
+                run_name=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
+                run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+                data_sha256=ingested.outputs["sha256"],
+            ).set_caching_options(False)
+
+    return pipeline
+
+
+def _ask_for(task: dsl.PipelineTask, resources: Resources) -> None:
+    if resources.gpus:
+        task.set_accelerator_type(resources.gpu_type).set_accelerator_limit(resources.gpus)
+    if resources.cpu:
+        task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)
+    if resources.memory:
+        task.set_memory_request(resources.memory).set_memory_limit(resources.memory)

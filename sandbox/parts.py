@@ -1,0 +1,67 @@
+"""The parts a sandbox is made of, each one a process group. What a part is stands here; running it is not."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sandbox.errors import SandboxError
+
+Ports = Mapping[str, Mapping[str, int]]
+"""Part -> role -> port, for every part of the sandbox."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One server.
+
+    In `argv` and `env`, {home} and {PART.ROLE} stand for the home folder and for chosen ports. `ports` maps each role
+    to the port it has when that is free; role "http" gives the part's URL. `health` is the path on it that answers 2xx
+    when the part works, "" for a part that works as soon as it runs.
+
+    It starts after the parts it depends on are healthy, and stops before them. Not being healthy `start_seconds` after
+    its first start fails the start of the sandbox; `stop_seconds` after SIGTERM comes SIGKILL. What it has started
+    dies with it, unless `owns_children` is false: then it lives on until `down`, for the part's next process to adopt.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    ports: Mapping[str, int]
+    health: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    depends_on: tuple[str, ...] = ()
+    owns_children: bool = True
+    start_seconds: float = 60.0
+    stop_seconds: float = 10.0
+
+
+def parts() -> tuple[Part, ...]:
+    """The sandbox's parts in the order in which they may start."""
+    return (
+        Part(
+            name="kfp",
+            argv=(sys.executable, "-P", "-m", "sandbox.kfp", "--home", "{home}", "--port", "{kfp.http}"),
+            ports={"http": 8888},
+            health="/apis/v2beta1/healthz",
+        ),
+    )
+
+
+def filled(text: str, home: Path, ports: Ports) -> str:
+    """`text` with its placeholders filled in; other braces stay. Raises SandboxError for an unknown port."""
+
+    def port(found: re.Match[str]) -> str:
+        try:
+            return str(ports[found["part"]][found["role"]])
+        except KeyError:
+            raise SandboxError(f"No part has the port {found[0]}.") from None
+
+    return re.sub(r"\{(?P<part>[a-z-]+)\.(?P<role>[a-z]+)\}", port, text.replace("{home}", str(home)))
+
+
+def urls(ports: Mapping[str, int]) -> dict[str, str]:
+    """A part's entry in endpoints.json: its URL as "url", those of its other ports by role."""
+    return {"url" if role == "http" else role: f"http://127.0.0.1:{port}" for role, port in ports.items()}

@@ -1,0 +1,148 @@
+"""Processes by pid and start time, from /proc. A pid that has come to name another process is never signalled."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+HOME_MARK = "KANARY_SANDBOX"  # the home folder, in the environment of every process of a part
+PART_MARK = "KANARY_PART"
+
+_PROC = Path("/proc")
+_LISTEN = "0A"  # the state in /proc/net/tcp
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process for as long as it lives: `start_time` (clock ticks since boot) tells it from a later one."""
+
+    pid: int
+    start_time: int
+    boot: str
+
+    def as_json(self) -> dict[str, int | str]:
+        return {"pid": self.pid, "start_time": self.start_time, "boot": self.boot}
+
+
+def boot_id() -> str:
+    return (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def process_of(pid: int) -> Process | None:
+    """The live process of that pid; None when there is none, or only its zombie."""
+    try:
+        # The command's name stands in parentheses and may hold anything, parentheses too.
+        fields = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else Process(pid, int(fields[19]), boot_id())
+
+
+def recorded(value: object) -> Process | None:
+    """The process that `as_json` once described, if it still lives."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("pid"), int):
+        return None
+    found = process_of(value["pid"])
+    return found if found is not None and found.as_json().items() <= value.items() else None
+
+
+def is_alive(process: Process) -> bool:
+    return process_of(process.pid) == process
+
+
+def send(process: Process, number: signal.Signals) -> bool:
+    """Signals the process, unless it has gone. Through a pidfd: what was checked is what is signalled."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:
+        return False
+    try:
+        if not is_alive(process):
+            return False
+        signal.pidfd_send_signal(descriptor, number)
+        return True
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def wait_gone(processes: Iterable[Process], seconds: float) -> list[Process]:
+    """Waits until they have ended; gives those that have not in time."""
+    deadline = time.monotonic() + seconds
+    left = [process for process in processes if is_alive(process)]
+    while left and time.monotonic() < deadline:
+        time.sleep(0.02)
+        left = [process for process in left if is_alive(process)]
+    return left
+
+
+def marked(home: Path, part: str | None = None) -> list[Process]:
+    """Every process started under a part of that home, however deep; never this process or one above it."""
+    wanted = {f"{HOME_MARK}={home}".encode()} | ({f"{PART_MARK}={part}".encode()} if part else set())
+    own = set(_ancestors(os.getpid()))
+    found = []
+    for entry in _PROC.iterdir():
+        if not entry.name.isdigit() or int(entry.name) in own:
+            continue
+        with contextlib.suppress(OSError):
+            environment = set((entry / "environ").read_bytes().split(b"\0"))
+            process = process_of(int(entry.name)) if wanted <= environment else None
+            if process is not None:
+                found.append(process)
+    return found
+
+
+def _ancestors(pid: int) -> Iterator[int]:
+    while pid > 0:
+        yield pid
+        try:
+            stat = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return
+        pid = int(stat.rpartition(")")[2].split()[1])
+
+
+def kill_marked(home: Path, part: str | None = None, seconds: float = 5.0) -> bool:
+    """Kills what `marked` finds until it finds nothing; False where something outlives that."""
+    deadline = time.monotonic() + seconds
+    while found := marked(home, part):
+        if time.monotonic() > deadline:
+            return False
+        for process in found:
+            send(process, signal.SIGKILL)
+        wait_gone(found, 0.5)
+    return True
+
+
+def listens(process: Process, port: int) -> bool:
+    """Whether it is this process that listens on that TCP port."""
+    sockets = set()
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in (_PROC / str(process.pid) / "net" / table).read_text(encoding="ascii").splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                    sockets.add(f"socket:[{fields[9]}]")
+    with contextlib.suppress(OSError):
+        for descriptor in (_PROC / str(process.pid) / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                if os.readlink(descriptor) in sockets:
+                    return True
+    return False
+
+
+def memory_bytes(processes: Iterable[Process]) -> int:
+    """What they occupy together; pages shared among processes count in proportion (PSS)."""
+    total = 0
+    for process in processes:
+        with contextlib.suppress(OSError):
+            for line in (_PROC / str(process.pid) / "smaps_rollup").read_text(encoding="ascii").splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+    return total
