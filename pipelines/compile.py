@@ -105,7 +105,7 @@ def write(name: str, resources: Resources, path: Path) -> None:
 
 
 def verify(path: Path) -> None:
-    """Raise ConfigError unless kfp accepts the file, `make images` builds its images, and it holds no path from here."""
+    """ConfigError unless kfp accepts the file, `make images` builds its images, and no path from here is in it."""
     from kfp import components
 
     text = path.read_text(encoding="utf-8")

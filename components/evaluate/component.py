@@ -35,19 +35,21 @@ def evaluate(
     from components.evaluate.evaluation import evaluate
     from components.evaluate.report import report_page
     from components.files import write_text
+    from components.step import reporting
 
-    found = evaluate(Path(test_set.path), Path(model.path), gates, model.metadata.get("digest") or None)
-    for name, value in found.metrics.items():
-        if math.isfinite(value):  # JSON has no NaN; the verdicts and the report say what is undefined
-            metrics.log_metric(name, value)
-    metrics.log_metric("rows", found.rows)
-    classification.log_confusion_matrix(list(found.spec.classes), found.confusion.tolist())
-    if len(found.curves) == 1:  # the artifact holds one curve; the report shows those of every class
-        curve = next(iter(found.curves.values()))
-        classification.log_roc_curve(
-            curve.false_positive_rate.tolist(), curve.true_positive_rate.tolist(), curve.threshold.tolist()
-        )
-    write_text(Path(report.path), report_page(found))
-    for verdict in found.verdicts:
-        print(f"{'passed' if verdict.passed else 'FAILED'}: {verdict.reason}")
-    return (found.passed, [dataclasses.asdict(verdict) for verdict in found.verdicts])
+    with reporting():
+        found = evaluate(Path(test_set.path), Path(model.path), gates, model.metadata.get("digest") or None)
+        for name, value in found.metrics.items():
+            if math.isfinite(value):  # JSON has no NaN; the verdicts and the report say what is undefined
+                metrics.log_metric(name, value)
+        metrics.log_metric("rows", found.rows)
+        classification.log_confusion_matrix(list(found.spec.classes), found.confusion.tolist())
+        if len(found.curves) == 1:  # the artifact holds one curve; the report shows those of every class
+            curve = next(iter(found.curves.values()))
+            classification.log_roc_curve(
+                curve.false_positive_rate.tolist(), curve.true_positive_rate.tolist(), curve.threshold.tolist()
+            )
+        write_text(Path(report.path), report_page(found))
+        for verdict in found.verdicts:
+            print(f"{'passed' if verdict.passed else 'FAILED'}: {verdict.reason}")
+        return (found.passed, [dataclasses.asdict(verdict) for verdict in found.verdicts])

@@ -29,9 +29,11 @@ def ingest(
 
     from components.files import write_text
     from components.ingest.table import ingest_table, profile_page
+    from components.step import reporting
 
-    ingested = ingest_table(uri, Path(dataset.path), format)
-    write_text(Path(profile.path), profile_page(ingested))
-    dataset.metadata.update(ingested.metadata())
-    print(f"ingested {ingested.rows} rows, {len(ingested.columns)} columns, sha256 {ingested.sha256}")
-    return (ingested.rows, ingested.sha256)
+    with reporting():
+        ingested = ingest_table(uri, Path(dataset.path), format)
+        write_text(Path(profile.path), profile_page(ingested))
+        dataset.metadata.update(ingested.metadata())
+        print(f"ingested {ingested.rows} rows, {len(ingested.columns)} columns, sha256 {ingested.sha256}")
+        return (ingested.rows, ingested.sha256)

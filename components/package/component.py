@@ -38,12 +38,14 @@ def package(
     from pathlib import Path
 
     from components.package.release import Origin, publish, write_release
+    from components.step import reporting
 
-    origin = Origin(run_name=run_name, run_id=run_id, data_sha256=data_sha256)
-    expected = model.metadata.get("digest") or None
-    spec = write_release(Path(model.path), Path(release.path), metrics.metadata, verdicts, origin, expected)
-    uri = publish(Path(release.path), releases_uri) if releases_uri else release.uri
-    release.framework = "pytorch"
-    release.metadata.update(name=spec.name, version=spec.version, digest=spec.digest(), released_uri=uri)
-    print(f"released {spec.name} {spec.version} ({spec.digest()}) at {uri}")
-    return (spec.version, spec.digest(), uri)
+    with reporting():
+        origin = Origin(run_name=run_name, run_id=run_id, data_sha256=data_sha256)
+        expected = model.metadata.get("digest") or None
+        spec = write_release(Path(model.path), Path(release.path), metrics.metadata, verdicts, origin, expected)
+        uri = publish(Path(release.path), releases_uri) if releases_uri else release.uri
+        release.framework = "pytorch"
+        release.metadata.update(name=spec.name, version=spec.version, digest=spec.digest(), released_uri=uri)
+        print(f"released {spec.name} {spec.version} ({spec.digest()}) at {uri}")
+        return (spec.version, spec.digest(), uri)

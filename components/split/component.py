@@ -34,19 +34,21 @@ def split(
     from pathlib import Path
 
     from components.split.dataset import split_dataset
+    from components.step import reporting
     from kanary.dataschema import load
 
-    train, test = split_dataset(
-        Path(dataset.path),
-        load(Path(schema.path).read_text(encoding="utf-8")),
-        Path(train_set.path),
-        Path(test_set.path),
-        test_fraction=test_fraction,
-        seed=seed,
-        by=by,
-    )
-    drawn = {"by": by, "seed": seed, "test_fraction": test_fraction}
-    train_set.metadata.update(part="train", **drawn, **train.metadata())
-    test_set.metadata.update(part="test", **drawn, **test.metadata())
-    print(f"{train.rows} rows to train on, {test.rows} to test on")
-    return (train.rows, test.rows)
+    with reporting():
+        train, test = split_dataset(
+            Path(dataset.path),
+            load(Path(schema.path).read_text(encoding="utf-8")),
+            Path(train_set.path),
+            Path(test_set.path),
+            test_fraction=test_fraction,
+            seed=seed,
+            by=by,
+        )
+        drawn = {"by": by, "seed": seed, "test_fraction": test_fraction}
+        train_set.metadata.update(part="train", **drawn, **train.metadata())
+        test_set.metadata.update(part="test", **drawn, **test.metadata())
+        print(f"{train.rows} rows to train on, {test.rows} to test on")
+        return (train.rows, test.rows)

@@ -52,28 +52,30 @@ def train(
     from pathlib import Path
 
     from components.files import write_text
+    from components.step import reporting
     from components.train.report import learning_curve
     from components.train.settings import Settings, layer_sizes
     from components.train.training import train
     from kanary.dataschema import load
 
-    settings = Settings(
-        seed=seed,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        hidden=layer_sizes(hidden),
-        dropout=dropout,
-        patience=patience,
-        validation_fraction=validation_fraction,
-        balanced=balanced,
-    )
-    table_schema = load(Path(schema.path).read_text(encoding="utf-8"))
-    trained = train(Path(train_set.path), table_schema, Path(model.path), name, version, settings)
-    digest = trained.spec.digest()
-    model.framework = "pytorch"
-    model.metadata.update(name=name, version=trained.spec.version, digest=digest)
-    for metric, value in trained.metrics().items():
-        history.log_metric(metric, value)
-    write_text(Path(curve.path), learning_curve(trained))
-    return (trained.spec.version, digest)
+    with reporting():
+        settings = Settings(
+            seed=seed,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            hidden=layer_sizes(hidden),
+            dropout=dropout,
+            patience=patience,
+            validation_fraction=validation_fraction,
+            balanced=balanced,
+        )
+        table_schema = load(Path(schema.path).read_text(encoding="utf-8"))
+        trained = train(Path(train_set.path), table_schema, Path(model.path), name, version, settings)
+        digest = trained.spec.digest()
+        model.framework = "pytorch"
+        model.metadata.update(name=name, version=trained.spec.version, digest=digest)
+        for metric, value in trained.metrics().items():
+            history.log_metric(metric, value)
+        write_text(Path(curve.path), learning_curve(trained))
+        return (trained.spec.version, digest)

@@ -31,20 +31,22 @@ def validate(
     from pathlib import Path
 
     from components.source import read_text
+    from components.step import reporting
     from components.validate.dataset import validate_dataset
     from kanary.dataschema import load
 
-    table_schema = load(read_text(schema_uri))
-    Path(schema.path).write_text(table_schema.to_json(), encoding="utf-8")
-    schema.metadata.update(name=table_schema.name, sha256=table_schema.digest())
-    found = validate_dataset(
-        Path(dataset.path), table_schema, Path(validated.path), Path(report.path), max_violations_shown
-    )
-    validated.metadata.update(
-        rows=found.rows,
-        sha256=found.sha256,
-        parent_sha256=dataset.metadata.get("sha256", ""),
-        schema_sha256=table_schema.digest(),
-    )
-    print(f"{found.rows} rows are valid: {found.checks} checks passed")
-    return (found.rows, found.checks)
+    with reporting():
+        table_schema = load(read_text(schema_uri))
+        Path(schema.path).write_text(table_schema.to_json(), encoding="utf-8")
+        schema.metadata.update(name=table_schema.name, sha256=table_schema.digest())
+        found = validate_dataset(
+            Path(dataset.path), table_schema, Path(validated.path), Path(report.path), max_violations_shown
+        )
+        validated.metadata.update(
+            rows=found.rows,
+            sha256=found.sha256,
+            parent_sha256=dataset.metadata.get("sha256", ""),
+            schema_sha256=table_schema.digest(),
+        )
+        print(f"{found.rows} rows are valid: {found.checks} checks passed")
+        return (found.rows, found.checks)

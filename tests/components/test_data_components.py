@@ -105,7 +105,9 @@ def test_data_flow_from_ingest_over_validate_to_split(tmp_path: Path, schema_pat
         json.dumps(each.metadata, allow_nan=False)
 
 
-def test_a_violation_fails_the_step_after_its_report_is_written(tmp_path: Path, schema_path: str) -> None:
+def test_a_violation_fails_the_step_after_its_report_is_written(
+    tmp_path: Path, schema_path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     uri = write_csv(tmp_path / "data.csv", "1", "2", "-3", "4")
     dataset = artifact(Dataset, tmp_path / "dataset")
     ingest.python_func(uri=uri, dataset=dataset, profile=artifact(HTML, tmp_path / "profile"))
@@ -114,7 +116,10 @@ def test_a_violation_fails_the_step_after_its_report_is_written(tmp_path: Path, 
         "report": artifact(HTML, tmp_path / "report"),
         "schema": artifact(Artifact, tmp_path / "schema"),
     }
-    with pytest.raises(DataError, match=r"column 'size': expected at least 0; broken in 1 row: 3 \('-3'\)"):
+    with pytest.raises(SystemExit) as left:
         validate.python_func(dataset=dataset, schema_uri=schema_path, **outputs)
+    assert left.value.code == 2
+    assert isinstance(left.value.__cause__, DataError)
+    assert "column 'size': expected at least 0; broken in 1 row: 3 ('-3')" in capsys.readouterr().err
     assert "not valid" in (tmp_path / "report").read_text(encoding="utf-8")
     assert not (tmp_path / "valid").exists()

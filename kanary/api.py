@@ -1,0 +1,278 @@
+"""How Kanary talks to an HTTP API: an operation says what to ask, a client (blocking or async) asks it.
+
+An operation is a generator that yields Requests and is sent the JSON answers; one definition serves the command
+line and the monitor. Read-only is enforced here, in the one place every request passes. Never retries a change.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from kanary.errors import ApiError, ConfigError, KanaryError, Unreachable
+from kanary.operations import Operation, Request
+from kanary.text import one_line, shortened
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Server:
+    """An HTTP API and how to enter it. `hint` says what to do when it does not answer."""
+
+    name: str
+    url: str
+    timeout: float = 10.0
+    token_file: Path | None = None
+    cookie_file: Path | None = None
+    readonly: bool = False
+    hint: str = ""
+
+
+class Client:
+    """Runs operations against one server, blocking. Use it as a context manager, or close it."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._http = httpx.Client(**_options(server))
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def call(self, operation: Operation[T]) -> T:
+        """The operation's result. Raises Unreachable, ApiError, ConfigError (token file), KanaryError (read-only)."""
+        step = _begin(operation)
+        while step.request is not None:
+            try:
+                answer = self._send(step.request)
+            except ApiError as error:
+                step = _throw(operation, error)
+            else:
+                step = _send(operation, answer)
+        result: T = step.result
+        return result
+
+    def _send(self, request: Request) -> Any:
+        _allow(self.server, request)
+        with _transport_errors(self.server):
+            response = self._http.request(**_arguments(self.server, request))
+        return _read(self.server, request, response)
+
+    def stream(self, request: Request) -> Iterator[str]:
+        """The body as it comes, decoded from UTF-8. Only the start of the answer is under the time limit."""
+        _allow(self.server, request)
+        with (
+            _transport_errors(self.server),
+            self._http.stream(**_arguments(self.server, request), timeout=_patient(self.server)) as response,
+        ):
+            if response.status_code != 200:
+                response.read()
+                _refuse(self.server, request, response)
+            yield from response.iter_text()
+
+
+class AsyncClient:
+    """Runs operations against one server without blocking the event loop."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._http = httpx.AsyncClient(**_options(server))
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def call(self, operation: Operation[T]) -> T:
+        """As Client.call."""
+        step = _begin(operation)
+        while step.request is not None:
+            try:
+                answer = await self._send(step.request)
+            except ApiError as error:
+                step = _throw(operation, error)
+            else:
+                step = _send(operation, answer)
+        result: T = step.result
+        return result
+
+    async def _send(self, request: Request) -> Any:
+        _allow(self.server, request)
+        with _transport_errors(self.server):
+            response = await self._http.request(**_arguments(self.server, request))
+        return _read(self.server, request, response)
+
+    async def stream(self, request: Request) -> AsyncIterator[str]:
+        """As Client.stream."""
+        _allow(self.server, request)
+        with _transport_errors(self.server):
+            async with self._http.stream(**_arguments(self.server, request), timeout=_patient(self.server)) as response:
+                if response.status_code != 200:
+                    await response.aread()
+                    _refuse(self.server, request, response)
+                async for text in response.aiter_text():
+                    yield text
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Where an operation stands: what it asks next, or, with no request, its result."""
+
+    request: Request | None
+    result: Any = None
+
+
+def _begin(operation: Operation[Any]) -> _Step:
+    return _send(operation, None)
+
+
+def _send(operation: Operation[Any], answer: Any) -> _Step:
+    try:
+        return _Step(operation.send(answer))
+    except StopIteration as end:
+        return _Step(None, end.value)
+
+
+def _throw(operation: Operation[Any], error: ApiError) -> _Step:
+    try:
+        return _Step(operation.throw(error))
+    except StopIteration as end:
+        return _Step(None, end.value)
+
+
+def _options(server: Server) -> dict[str, Any]:
+    return {
+        "timeout": httpx.Timeout(server.timeout, connect=min(server.timeout, 5.0)),
+        "default_encoding": "utf-8",
+        # A proxy of the environment cannot reach this machine's own loopback.
+        "trust_env": not _is_loopback(server.url),
+    }
+
+
+def _patient(server: Server) -> httpx.Timeout:
+    # A task may be silent for hours; connecting may not.
+    return httpx.Timeout(None, connect=min(server.timeout, 5.0), write=server.timeout, pool=server.timeout)
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _arguments(server: Server, request: Request) -> dict[str, Any]:
+    return {
+        "method": request.method,
+        "url": server.url + request.path,
+        "params": {key: value for key, value in request.params.items() if value != ""},
+        "json": request.body,
+        "headers": _credentials(server),
+    }
+
+
+def _credentials(server: Server) -> dict[str, str]:
+    headers = {}
+    if server.token_file is not None:
+        headers["Authorization"] = f"Bearer {_secret(server.token_file, 'token_file')}"
+    if server.cookie_file is not None:
+        headers["Cookie"] = _secret(server.cookie_file, "cookie_file")
+    return headers
+
+
+def _secret(path: Path, key: str) -> str:
+    try:
+        value = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The {key} {path} cannot be read: {error}", f"Set {key} to a readable file.") from error
+    if not value or not value.isascii() or not value.isprintable():
+        raise ConfigError(f"The {key} {path} holds no single line of printable text.", "Put the bare value into it.")
+    return value
+
+
+def _allow(server: Server, request: Request) -> None:
+    if request.changes and server.readonly:
+        raise KanaryError(
+            f"Read-only: {request.method} {request.path} was not sent to {server.name}.",
+            "Take away --readonly, KANARY_READONLY or `readonly` in the configuration file to allow it.",
+        )
+
+
+@contextmanager
+def _transport_errors(server: Server) -> Generator[None, None, None]:
+    """Turns what goes wrong below HTTP into Unreachable, and what is not HTTP into ApiError."""
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        raise Unreachable(f"{server.name} at {server.url} did not answer in time.", server.hint) from error
+    except (httpx.ProtocolError, httpx.DecodingError) as error:
+        # RemoteProtocolError is also what a server that dies during its answer looks like.
+        raise Unreachable(f"{server.name} at {server.url} broke off its answer: {error}", server.hint) from error
+    except (httpx.TransportError, OSError) as error:
+        raise Unreachable(f"{server.name} at {server.url} cannot be reached: {error}", server.hint) from error
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"{server.url} is no usable address for {server.name}: {error}") from error
+
+
+def _read(server: Server, request: Request, response: httpx.Response) -> Any:
+    if not 200 <= response.status_code < 300:
+        _refuse(server, request, response)
+    if not response.content.strip():
+        return {}
+    try:
+        return json.loads(response.content)
+    except (ValueError, RecursionError):
+        raise ApiError(
+            f"{server.name} at {server.url} answered {request.method} {request.path} with "
+            f"{response.headers.get('content-type', 'no content type')}, not JSON.",
+            f"Is {server.url} really the address of this API, and not that of a web page or a login?",
+            status=response.status_code,
+        ) from None
+
+
+def _refuse(server: Server, request: Request, response: httpx.Response) -> NoReturn:
+    status = response.status_code
+    raise ApiError(
+        f"{server.name} answered {request.method} {request.path} with {status} {response.reason_phrase}"
+        f"{_reason(response)}",
+        _status_hint(server, status),
+        status=status,
+    )
+
+
+def _reason(response: httpx.Response) -> str:
+    """`: ` and what the server says of its refusal, made harmless; empty where it says nothing readable."""
+    try:
+        body = json.loads(response.content)
+    except (ValueError, RecursionError):
+        return ""
+    text = ""
+    if isinstance(body, Mapping):
+        # google.rpc.Status has `message`, older KFP `error` or `error_message`.
+        text = next((body[k] for k in ("message", "error_message", "error") if isinstance(body.get(k), str)), "")
+    return f": {shortened(one_line(text), 500)}" if text else ""
+
+
+def _status_hint(server: Server, status: int) -> str:
+    if status in (301, 302, 303, 307, 308, 401, 403):
+        return (
+            "It wants a login, or refuses this one: set token_file or cookie_file, and the namespace in multi-user use."
+        )
+    if status == 404:
+        return f"Check the id, and that {server.url} is the right server (`kanary info` says where it came from)."
+    if status == 429 or status >= 500:
+        return "The server has a problem of its own; try again, then look at its log."
+    return ""

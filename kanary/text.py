@@ -1,0 +1,60 @@
+"""Text for people: durations, ages, tables, and server text made harmless for a terminal. Never prints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movements
+    r"|\x9b[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"  # OSC, DCS: titles, clipboard
+    r"|\x1b[ -/]*[0-~]"
+)
+# What a terminal would act on, and the marks that make text read in another order than it is.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069]")
+
+
+def plain(text: str) -> str:
+    """`text` without terminal escapes; any other control character but newline and tab becomes U+FFFD."""
+    return _CONTROLS.sub("\ufffd", _ESCAPES.sub("", text))
+
+
+def one_line(text: str) -> str:
+    """`text`, harmless, with every run of white space made one blank: for a cell or a title."""
+    return plain(" ".join(text.split()))
+
+
+def log_lines(text: str) -> list[str]:
+    """The lines of a log as a terminal would leave them: harmless, and only the last state of a progress bar."""
+    return [plain(line.rstrip("\r").rpartition("\r")[2]).expandtabs() for line in text.split("\n")]
+
+
+def duration(seconds: float | None) -> str:
+    """`0.4 s`, `12 s`, `3m 05s`, `2h 07m`, `3d 04h`; empty for None."""
+    if seconds is None:
+        return ""
+    seconds = max(0.0, seconds)
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
+
+
+def shortened(text: str, width: int) -> str:
+    """`text` in at most `width` characters, the end cut with an ellipsis."""
+    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns, two blanks between them, nothing cut: for eyes, grep and awk alike."""
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in [list(headers), *cells]) for i in range(len(headers))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [headers, *cells])
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kanary.config import DEFAULT_ENDPOINT, SETTINGS, Config, load, nearest_home
+from kanary.errors import ConfigError
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """An empty working folder; its own home and configuration folders beside it."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+def environment(place: Path, **more: str) -> dict[str, str]:
+    return {"HOME": str(place.parent), "XDG_CONFIG_HOME": str(place.parent / "xdg")} | more
+
+
+def write_file(place: Path, text: str) -> Path:
+    path = place.parent / "xdg" / "kanary" / "config.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_endpoints(home: Path, pid: object, url: str = "http://127.0.0.1:18888") -> None:
+    home.mkdir(exist_ok=True)
+    document = {"kfp": {"url": url}, "prometheus": {"url": "http://127.0.0.1:19090"}, "pid": pid}
+    (home / "endpoints.json").write_text(json.dumps(document), encoding="utf-8")
+
+
+def test_defaults_hold_where_nothing_is_said(place: Path) -> None:
+    config = load({}, environment(place), place)
+    assert config.kfp_endpoint == DEFAULT_ENDPOINT
+    assert config.home == place / ".kanary"
+    assert (config.timeout, config.readonly, config.token_file, config.namespace) == (10.0, False, None, "")
+    assert {str(source) for source in config.sources.values()} == {"default"}
+
+
+def test_flag_beats_environment_beats_file_beats_default(place: Path) -> None:
+    path = write_file(place, 'kfp_endpoint = "http://file:1"\ntimeout = 3\nnamespace = "from-file"\n')
+    environ = environment(place, KFP_ENDPOINT="http://environment:2", KFP_NAMESPACE="from-environment")
+    config = load({"kfp_endpoint": "http://flag:3"}, environ, place)
+    assert (config.kfp_endpoint, config.namespace, config.timeout) == ("http://flag:3", "from-environment", 3.0)
+    assert str(config.sources["kfp_endpoint"]) == "flag --endpoint"
+    assert str(config.sources["namespace"]) == "environment KFP_NAMESPACE"
+    assert str(config.sources["timeout"]) == f"file {path}"
+    assert str(config.sources["context"]) == "default"
+
+
+def test_every_setting_can_come_from_every_place_and_says_so(place: Path) -> None:
+    values = {
+        "home": "there", "kfp_endpoint": "http://h:1", "namespace": "team-a", "token_file": "token",
+        "cookie_file": "cookie", "timeout": "2.5", "readonly": "true", "context": "prod",
+        "prometheus_url": "https://p/x", "kubeconfig": "kube",
+    }  # fmt: skip
+    assert (
+        set(values)
+        == {setting.key for setting in SETTINGS}
+        == {f.name for f in dataclasses.fields(Config)} - {"sources"}
+    )
+    path = write_file(place, "".join(f'{key} = "{value}"\n' for key, value in values.items()))
+    variables = {setting.environment: values[setting.key] for setting in SETTINGS}
+    by_kind = {
+        "flag": load(values, environment(place), place),
+        "environment": load({}, environment(place, **variables), place),
+        "file": load({}, environment(place), place),
+    }
+    for kind, config in by_kind.items():
+        assert {source.kind for source in config.sources.values()} == {kind}
+        base = path.parent if kind == "file" else place
+        assert (config.home, config.token_file, config.kubeconfig) == (
+            base / "there",
+            base / "token",
+            str(base / "kube"),
+        )
+        assert (config.timeout, config.readonly, config.context) == (2.5, True, "prod")
+
+
+def test_an_empty_variable_is_none(place: Path) -> None:
+    write_file(place, 'kfp_endpoint = "http://file:1"\n')
+    config = load({}, environment(place, KFP_ENDPOINT=""), place)
+    assert config.kfp_endpoint == "http://file:1"
+
+
+def test_home_is_the_nearest_one_above(place: Path) -> None:
+    (place / ".kanary").mkdir()
+    deep = place / "a" / "b"
+    deep.mkdir(parents=True)
+    assert nearest_home(deep) == place / ".kanary"
+    (place / "a" / ".kanary").mkdir()
+    assert load({}, environment(place), deep).home == place / "a" / ".kanary"
+
+
+def test_the_running_sandbox_gives_its_addresses(place: Path) -> None:
+    home = place / ".kanary"
+    write_endpoints(home, os.getpid())
+    config = load({}, environment(place), place)
+    assert (config.kfp_endpoint, config.prometheus_url) == ("http://127.0.0.1:18888", "http://127.0.0.1:19090")
+    assert str(config.sources["kfp_endpoint"]) == f"sandbox {home / 'endpoints.json'}"
+
+
+def test_what_a_person_wrote_beats_the_sandbox(place: Path) -> None:
+    write_endpoints(place / ".kanary", os.getpid())
+    write_file(place, 'kfp_endpoint = "https://cluster/pipeline/"\n')
+    assert load({}, environment(place), place).kfp_endpoint == "https://cluster/pipeline"
+
+
+@pytest.mark.parametrize("pid", [None, "7", 0, -1])
+def test_endpoints_without_a_process_are_stale(place: Path, pid: object) -> None:
+    write_endpoints(place / ".kanary", pid)
+    assert load({}, environment(place), place).sources["kfp_endpoint"].kind == "default"
+
+
+def test_endpoints_of_an_ended_process_are_stale(place: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    write_endpoints(place / ".kanary", child.pid)
+    assert load({}, environment(place), place).sources["kfp_endpoint"].kind == "default"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}', '{"kfp": 3}', "\x00"])
+def test_a_damaged_endpoints_file_stops_nobody(place: Path, text: str) -> None:
+    (place / ".kanary").mkdir()
+    (place / ".kanary" / "endpoints.json").write_text(text, encoding="utf-8")
+    assert load({}, environment(place), place).kfp_endpoint == DEFAULT_ENDPOINT
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("localhost:8888", "http://localhost:8888"),
+        ("https://host/pipeline//", "https://host/pipeline"),
+        ("http://[::1]:80", "http://[::1]:80"),
+    ],
+)
+def test_endpoints_as_the_stock_cli_takes_them(place: Path, given: str, wanted: str) -> None:
+    assert load({"kfp_endpoint": given}, environment(place), place).kfp_endpoint == wanted
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("kfp_endpoint", "ftp://host"),
+        ("kfp_endpoint", "http://"),
+        ("kfp_endpoint", "http://host:99999"),
+        ("kfp_endpoint", "http://user:secret@host"),
+        ("kfp_endpoint", "http://host/?a=1"),
+        ("kfp_endpoint", "http://ho st"),
+        ("timeout", "0"),
+        ("timeout", "-1"),
+        ("timeout", "nan"),
+        ("timeout", "soon"),
+        ("timeout", "1e9"),
+        ("readonly", "perhaps"),
+        ("namespace", "No_Name"),
+        ("context", "a\x1b[31m"),
+        ("token_file", "a\x00b"),
+    ],
+)
+def test_a_bad_value_is_refused_with_key_source_and_what_is_allowed(place: Path, key: str, value: str) -> None:
+    variable = next(setting.environment for setting in SETTINGS if setting.key == key)
+    with pytest.raises(ConfigError) as caught:
+        load({}, environment(place, **{variable: value}), place)
+    assert key in caught.value.message
+    assert f"environment {variable}" in caught.value.message
+    assert caught.value.hint.startswith("Allowed: ")
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("value", ["3", "true", "[]", "2026-11-21"])
+def test_a_value_of_another_type_in_the_file_is_refused(place: Path, value: str) -> None:
+    path = write_file(place, f"kfp_endpoint = {value}\n")
+    with pytest.raises(ConfigError, match="kfp_endpoint") as caught:
+        load({}, environment(place), place)
+    assert str(path) in caught.value.message
+
+
+def test_true_is_no_number_of_seconds(place: Path) -> None:
+    write_file(place, "timeout = true\n")
+    with pytest.raises(ConfigError, match="timeout"):
+        load({}, environment(place), place)
+
+
+def test_an_unknown_key_in_the_file_is_named_with_the_likely_one(place: Path) -> None:
+    path = write_file(place, 'kfp_endpont = "http://x"\n')
+    with pytest.raises(ConfigError) as caught:
+        load({}, environment(place), place)
+    assert str(path) in caught.value.message
+    assert "kfp_endpoint" in caught.value.hint
+
+
+def test_a_broken_file_is_named(place: Path) -> None:
+    path = write_file(place, "kfp_endpoint = \n")
+    with pytest.raises(ConfigError, match="line 1") as caught:
+        load({}, environment(place), place)
+    assert str(path) in caught.value.message
+
+
+def test_paths_take_the_home_folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    config = load({"token_file": "~/token", "kubeconfig": f"~/a{os.pathsep}/b"}, environment(place), place)
+    assert config.token_file == Path("/home/somebody/token")
+    assert config.kubeconfig == f"/home/somebody/a{os.pathsep}/b"
+
+
+def test_a_config_cannot_be_changed(place: Path) -> None:
+    config = load({}, environment(place), place)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.timeout = 1.0  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        config.sources["timeout"] = config.sources["home"]  # type: ignore[index]

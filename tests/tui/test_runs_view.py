@@ -1,0 +1,606 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from textual.pilot import Pilot
+from textual.widgets import Input, Static
+
+from kanary import config
+from kanary.errors import Unreachable
+from kanary.kfp_types import Run
+from tests.core.fake_kfp import FakeKfp, Json, run_json, serving, task_json
+from tui.actions import ACTIONS, PLACES
+from tui.app import Monitor
+from tui.feed import Snapshot, back_off, failed, poll, succeeded
+from tui.help import HelpScreen
+from tui.run import RunScreen
+from tui.runs import RunsScreen, matches, visible
+from tui.status import StatusBar, age_words, where_line
+from tui.table import Cell, KeyedTable
+from tui.task_log import LogView
+
+ROOT = Path(__file__).parents[2]
+SIZE = (80, 24)
+LIVE = "aaaaaaaa-0000-4000-8000-000000000000"
+BROKEN = "bbbbbbbb-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeKfp]:
+    live = [
+        task_json("root", "RUNNING"),
+        task_json("ingest", parent_task_id="task-root"),
+        task_json("train", "RUNNING", parent_task_id="task-root"),
+    ]
+    error = {"message": "gate accuracy: 0.7 < 0.9 [bold]no markup[/]"}
+    broken = [
+        task_json("root", "FAILED"),
+        task_json("ingest", parent_task_id="task-root"),
+        task_json("evaluate", "FAILED", parent_task_id="task-root", error=error),
+        task_json("deploy", "SKIPPED", parent_task_id="task-root"),
+    ]
+    runs = [
+        run_json(LIVE, "live run", "RUNNING", tasks=live),
+        run_json(BROKEN, "broken run", "FAILED", tasks=broken, created_at="2026-11-20T07:00:00Z"),
+    ]
+    logs = {f"pod-{name}": f"log of {name}\n" for name in ("ingest", "train", "evaluate")}
+    with serving(FakeKfp(runs=runs, logs=logs)) as server:
+        yield server
+
+
+@pytest.fixture
+def make(fake: FakeKfp, tmp_path: Path) -> Callable[..., Monitor]:
+    """A monitor of the fake server, asking five times a second."""
+
+    def monitor(**flags: Any) -> Monitor:
+        given = {"kfp_endpoint": fake.url, "timeout": 5} | flags
+        return Monitor(config.load(given, {"HOME": str(tmp_path)}, tmp_path), refresh=0.2)
+
+    return monitor
+
+
+async def until(pilot: Pilot[None], condition: Callable[[], bool], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        await pilot.pause(0.02)
+        if condition():
+            return
+        assert time.monotonic() < deadline, f"not within {seconds} s; the screen:\n{picture(pilot)}"
+
+
+def picture(pilot: Pilot[None]) -> str:
+    """What stands on the screen, as text."""
+    lines = pilot.app.screen._compositor.render_strips(pilot.app.size)
+    return "\n".join(strip.text.rstrip() for strip in lines)
+
+
+def table(pilot: Pilot[None], name: str = "runs") -> KeyedTable:
+    return pilot.app.screen.query_one(f"#{name}", KeyedTable)
+
+
+def names(pilot: Pilot[None], name: str = "runs", column: str = "name") -> list[str]:
+    shown = table(pilot, name)
+    return [shown.get_cell(row.key, column).plain for row in shown.ordered_rows]
+
+
+def loaded(pilot: Pilot[None], name: str = "runs") -> Callable[[], bool]:
+    return lambda: bool(pilot.app.screen.query(f"#{name}")) and table(pilot, name).row_count > 0
+
+
+# ---- the list of runs
+
+
+async def test_runs_are_listed_newest_first_with_server_and_age(make: Callable[..., Monitor], fake: FakeKfp) -> None:
+    async with make(namespace="team-a", readonly="true").run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        assert names(pilot) == ["live run", "broken run"]
+        shown = picture(pilot)
+        head = shown.splitlines()[0]
+        assert f"127.0.0.1:{fake.port}" in head
+        assert "ns team-a" in head
+        assert "read-only" in head
+        assert head.endswith("updated now")
+        assert "▶ RUNNING" in shown
+        assert "✗ FAILED" in shown
+        assert "1/2" in shown
+        assert fake.asked[0].params["namespace"] == "team-a"
+
+
+async def test_the_first_picture_waits_for_no_answer(make: Callable[..., Monitor], fake: FakeKfp) -> None:
+    asked, release = threading.Event(), threading.Event()
+
+    def hold(request: Request) -> Response | None:
+        asked.set()
+        assert release.wait(20)
+        return None
+
+    fake.override = hold
+    try:
+        async with make().run_test(size=SIZE) as pilot:
+            await until(pilot, asked.is_set)
+            await until(pilot, lambda: "Quit" in picture(pilot))
+            assert "asking ..." in picture(pilot)
+            await pilot.press("question_mark")
+            assert isinstance(pilot.app.screen, HelpScreen)
+            await pilot.press("escape")
+            release.set()
+            await until(pilot, loaded(pilot))
+    finally:
+        release.set()
+
+
+async def test_changes_come_by_themselves_and_the_cursor_stays_with_its_run(
+    make: Callable[..., Monitor], fake: FakeKfp
+) -> None:
+    async with make().run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        await pilot.press("j")
+        assert table(pilot).selected == BROKEN
+        fake.runs.insert(0, run_json("new", "newest", created_at="2026-11-21T08:00:00Z"))
+        fake.run(LIVE)["state"] = "SUCCEEDED"
+        await until(pilot, lambda: names(pilot) == ["newest", "live run", "broken run"])
+        assert table(pilot).selected == BROKEN
+        assert table(pilot).get_cell(LIVE, "state").plain == "✓ SUCCEEDED"
+        fake.runs.remove(fake.run(BROKEN))
+        await until(pilot, lambda: names(pilot) == ["newest", "live run"])
+        assert table(pilot).selected == LIVE
+
+
+async def test_a_refresh_touches_only_the_cells_that_differ(make: Callable[..., Monitor]) -> None:
+    async with make().run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        shown = table(pilot)
+        before = {row.key.value: shown.get_row(row.key) for row in shown.ordered_rows}
+        row = [Cell(text.plain, str(text.style)) for text in before[LIVE]]
+        changed = [Cell("✓ SUCCEEDED"), *row[1:]]
+        rest = [Cell(text.plain, str(text.style)) for text in before[BROKEN]]
+        await shown.show({BROKEN: rest, LIVE: changed})
+        after = shown.get_row(LIVE)
+        assert after[0].plain == "✓ SUCCEEDED"
+        assert all(new is old for new, old in zip(after[1:], before[LIVE][1:], strict=True))
+        assert all(new is old for new, old in zip(shown.get_row(BROKEN), before[BROKEN], strict=True))
+        assert [row.key.value for row in shown.ordered_rows] == [BROKEN, LIVE]
+
+
+async def test_the_cursor_on_the_last_row_fetches_older_runs(make: Callable[..., Monitor], fake: FakeKfp) -> None:
+    fake.runs = [run_json(f"{i:08d}", f"run {i}", created_at=f"2026-01-01T{23 - i // 60:02d}:{59 - i % 60:02d}:00Z")
+                 for i in range(450)]  # fmt: skip
+    async with make().run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: table(pilot).row_count == 50)
+        assert "50 of 450" in picture(pilot)
+        await pilot.press("G")
+        await until(pilot, lambda: table(pilot).row_count == 100)
+        await until(pilot, lambda: "100 of 450" in picture(pilot))
+        assert table(pilot).selected == "00000049"
+
+
+async def test_filter_and_its_inversion_show_in_the_title(make: Callable[..., Monitor]) -> None:
+    async with make().run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        await pilot.press("slash", *"BROK")
+        await until(pilot, lambda: names(pilot) == ["broken run"])
+        assert "Runs (1 of 2), by started  filter: BROK" in picture(pilot)
+        assert picture(pilot).splitlines()[-2].strip() == "BROK"
+        await pilot.press("enter")
+        assert table(pilot).has_focus
+        await pilot.press("slash", "home", "exclamation_mark", "enter")
+        await until(pilot, lambda: names(pilot) == ["live run"])
+        await pilot.press("escape")
+        await until(pilot, lambda: len(names(pilot)) == 2)
+        assert not pilot.app.screen.query_one(Input).display
+
+
+async def test_a_filter_that_nothing_matches_says_so(make: Callable[..., Monitor]) -> None:
+    async with make().run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        await pilot.press("slash", *"zzz")
+        await until(pilot, lambda: "No run matches the filter" in picture(pilot))
+        await pilot.press("escape")
+        await until(pilot, lambda: "live run" in picture(pilot))
+
+
+async def test_an_empty_server_says_how_to_begin(make: Callable[..., Monitor], fake: FakeKfp) -> None:
+    fake.runs = []
+    async with make().run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: "No runs yet" in picture(pilot))
+        fake.runs = [run_json(LIVE, "first")]
+        await until(pilot, lambda: "first" in picture(pilot))
+
+
+async def test_sorting_goes_round(make: Callable[..., Monitor]) -> None:
+    async with make().run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        orders = {}
+        for _ in range(4):
+            await pilot.press("s")
+            await pilot.pause()
+            title = str(pilot.app.screen.query_one("#title", Static).content)
+            orders[title.rpartition("by ")[2]] = names(pilot)
+        assert orders == {
+            "name": ["broken run", "live run"],
+            "state": ["broken run", "live run"],
+            "duration": ["live run", "broken run"] if live_is_longer() else ["broken run", "live run"],
+            "started": ["live run", "broken run"],
+        }
+
+
+def live_is_longer() -> bool:
+    """The live run's duration grows with today's date, the broken one's is a day."""
+    seconds = (datetime.now(UTC) - datetime(2026, 11, 21, 7, tzinfo=UTC)).total_seconds()
+    return seconds > 86400 + 65
+
+
+async def test_pause_holds_the_picture_while_data_are_collected(make: Callable[..., Monitor], fake: FakeKfp) -> None:
+    async with make().run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        await pilot.press("space")
+        assert "PAUSED" in picture(pilot)
+        fake.runs.insert(0, run_json("new", "newest"))
+        asked = len(fake.asked)
+        await until(pilot, lambda: len(fake.asked) > asked + 2)
+        assert "newest" not in names(pilot)
+        await pilot.press("space")
+        await until(pilot, lambda: "newest" in names(pilot))
+        assert "PAUSED" not in picture(pilot)
+
+
+async def test_refresh_asks_at_once(make: Callable[..., Monitor], fake: FakeKfp, tmp_path: Path) -> None:
+    settings = config.load({"kfp_endpoint": fake.url}, {"HOME": str(tmp_path)}, tmp_path)
+    async with Monitor(settings, refresh=3600).run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        asked = len(fake.asked)
+        await pilot.press("r")
+        await until(pilot, lambda: len(fake.asked) == asked + 1)
+
+
+async def test_quit_works_from_the_root_only(make: Callable[..., Monitor]) -> None:
+    app = make()
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        await pilot.press("escape", "enter")
+        assert isinstance(app.screen, RunScreen)
+        await pilot.press("q")
+        assert app.is_running
+        assert isinstance(app.screen, RunScreen)
+        await pilot.press("escape")
+        assert isinstance(app.screen, RunsScreen)
+        await pilot.press("escape", "escape")
+        assert app.is_running
+        await pilot.press("q")
+        await pilot.pause()
+        assert app._exit
+
+
+# ---- servers that do not do what they should
+
+
+async def test_a_server_that_goes_away_leaves_the_last_picture_with_age_and_error(
+    make: Callable[..., Monitor], fake: FakeKfp
+) -> None:
+    async with make().run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        fake.stop()
+        await until(pilot, lambda: "cannot be reached" in picture(pilot))
+        assert names(pilot) == ["live run", "broken run"]
+        assert pilot.app.screen.has_class("stale")
+        assert "next try in" in picture(pilot) or "trying again" in picture(pilot)
+        await until(pilot, lambda: picture(pilot).splitlines()[0].endswith("s ago"))
+        fake.run(LIVE)["state"] = "CANCELED"
+        fake.start()
+        await pilot.press("r")
+        await until(pilot, lambda: table(pilot).get_cell(LIVE, "state").plain == "■ CANCELED")
+        assert "cannot be reached" not in picture(pilot)
+        assert not pilot.app.screen.has_class("stale")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (PlainTextResponse("<html>", media_type="text/html"), "not JSON"),
+        (PlainTextResponse('{"runs": 3}'), "list of runs is none"),
+        (PlainTextResponse("[1, 2"), "not JSON"),
+        (PlainTextResponse('{"message": "token [red]expired[/]"}', 401), "token [red]expired[/]"),
+        (PlainTextResponse("", 500), "500"),
+    ],
+)
+async def test_nonsense_from_the_server_is_said_and_survived(
+    make: Callable[..., Monitor], fake: FakeKfp, answer: Response, said: str
+) -> None:
+    fake.override = lambda request: answer
+    async with make().run_test(size=(120, 30)) as pilot:
+        await until(pilot, lambda: said in " ".join(picture(pilot).split()))
+        fake.override = None
+        await pilot.press("r")
+        await until(pilot, loaded(pilot))
+        assert names(pilot) == ["live run", "broken run"]
+
+
+async def test_server_text_is_neither_markup_nor_escape(make: Callable[..., Monitor], fake: FakeKfp) -> None:
+    nasty = "[red]x[/] \x1b[31m\x1b]0;title\x07\x9b5m\u202e[/nope]"
+    fake.runs = [run_json(LIVE, nasty, "[bold]ODD", tasks=[task_json(nasty, "RUNNING", task_id="t", pod_name="p")])]
+    fake.logs["p"] = f"{nasty}\n10%\r100%\n"
+    async with make().run_test(size=(120, 30)) as pilot:
+        await until(pilot, loaded(pilot))
+        assert "[red]x[/] \ufffd[/nope]" in picture(pilot)
+        assert "? [bold]ODD" in picture(pilot)
+        await pilot.press("enter")
+        await until(pilot, loaded(pilot, "tasks"))
+        await until(pilot, lambda: pilot.app.screen.query_one(LogView).line_count > 1)
+        assert list(pilot.app.screen.query_one(LogView).lines)[:2] == ["[red]x[/] \ufffd[/nope]", "100%"]
+        assert "\x1b" not in picture(pilot)
+
+
+# ---- one run
+
+
+async def test_a_failed_run_says_why_on_its_first_screen_with_that_tasks_log(make: Callable[..., Monitor]) -> None:
+    async with make().run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        await pilot.press("j", "enter")
+        await until(pilot, lambda: "log of evaluate" in picture(pilot))
+        shown = picture(pilot)
+        assert "evaluate: gate accuracy: 0.7 < 0.9 [bold]no markup[/]" in shown
+        assert names(pilot, "tasks", "task") == ["root", "  ingest", "  evaluate", "  deploy"]
+        assert table(pilot, "tasks").selected == "task-evaluate"
+        assert "↷ SKIPPED" in shown
+        assert "Log of evaluate" in shown
+
+
+async def test_a_log_that_cannot_be_read_or_is_empty_says_so_and_goes_on_saying_so(
+    make: Callable[..., Monitor], fake: FakeKfp
+) -> None:
+    fake.logs["pod-ingest"] = ""
+    async with make().run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        await pilot.press("j", "enter")
+        await until(pilot, lambda: "log of evaluate" in picture(pilot))
+        for key, note in (("g", "✗ The server cannot read the log"), ("j", "Log of ingest  (empty)")):
+            await pilot.press(key)
+            await until(pilot, lambda: note in picture(pilot))  # noqa: B023
+            asked = len(fake.asked)
+            await pilot.press("r")
+            await until(pilot, lambda: len(fake.asked) > asked)  # noqa: B023
+            assert note in picture(pilot)
+
+
+async def test_the_log_follows_the_cursor_and_grows(make: Callable[..., Monitor], fake: FakeKfp) -> None:
+    async with make().run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        await pilot.press("enter")
+        await until(pilot, loaded(pilot, "tasks"))
+        await pilot.press("G")
+        await until(pilot, lambda: "log of train" in picture(pilot))
+        fake.logs["pod-train"] += "epoch 2\n"
+        await until(pilot, lambda: "epoch 2" in picture(pilot))
+        await pilot.press("k")
+        await until(pilot, lambda: "log of ingest" in picture(pilot))
+        assert "epoch 2" not in picture(pilot)
+        await pilot.press("k")
+        await until(pilot, lambda: "cannot read the log" in picture(pilot))
+
+
+async def test_a_server_that_does_not_follow_logs_is_read_again(make: Callable[..., Monitor], fake: FakeKfp) -> None:
+    fake.follows = False
+    async with make().run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        await pilot.press("enter")
+        await until(pilot, loaded(pilot, "tasks"))
+        await pilot.press("G")
+        await until(pilot, lambda: "log of train" in picture(pilot))
+        fake.logs["pod-train"] += "epoch 2\nlast words"
+        fake.run(LIVE)["run_details"]["task_details"][2] = task_json("train", parent_task_id="task-root")
+        lines = ["log of train", "epoch 2", "last words"]
+        await until(pilot, lambda: list(pilot.app.screen.query_one(LogView).lines) == lines)
+
+
+async def test_a_task_that_has_not_started_says_so(make: Callable[..., Monitor], fake: FakeKfp) -> None:
+    fake.runs = [run_json(LIVE, state="RUNNING", tasks=[task_json("train", "PENDING")])]
+    async with make().run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: "has not started" in picture(pilot))
+        fake.run(LIVE)["run_details"]["task_details"] = [task_json("train", "RUNNING")]
+        await until(pilot, lambda: "log of train" in picture(pilot))
+
+
+async def test_escape_goes_from_log_to_tasks_to_runs(make: Callable[..., Monitor]) -> None:
+    async with make().run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        await pilot.press("enter")
+        await until(pilot, loaded(pilot, "tasks"))
+        await pilot.press("enter")
+        assert pilot.app.screen.query_one(LogView).has_focus
+        await pilot.press("f")
+        assert "not followed" in picture(pilot)
+        await pilot.press("escape")
+        assert table(pilot, "tasks").has_focus
+        await pilot.press("escape")
+        assert isinstance(pilot.app.screen, RunsScreen)
+        assert table(pilot).has_focus
+
+
+async def test_a_run_that_is_deleted_while_it_is_looked_at_keeps_its_picture(
+    make: Callable[..., Monitor], fake: FakeKfp
+) -> None:
+    async with make().run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        await pilot.press("enter")
+        await until(pilot, loaded(pilot, "tasks"))
+        fake.runs.remove(fake.run(LIVE))
+        await until(pilot, lambda: "not found" in picture(pilot))
+        assert len(names(pilot, "tasks", "task")) == 3
+
+
+# ---- the frame
+
+
+async def test_help_lists_every_action(make: Callable[..., Monitor]) -> None:
+    async with make().run_test(size=(100, 60)) as pilot:
+        await pilot.press("question_mark")
+        await pilot.pause()
+        shown = picture(pilot)
+        for action in ACTIONS:
+            assert action.help in shown
+            assert PLACES[action.place] in shown
+        await pilot.press("escape")
+        assert isinstance(pilot.app.screen, RunsScreen)
+
+
+def test_every_action_has_one_id_and_no_key_that_terminals_or_shells_take() -> None:
+    assert len({action.id for action in ACTIONS}) == len(ACTIONS)
+    for action in ACTIONS:
+        assert not {"ctrl+d", "ctrl+k", "ctrl+b", "ctrl+s"} & set(action.keys.split(","))
+        assert not action.destructive or action.keys.isupper()
+
+
+async def test_a_key_can_be_remapped_by_its_actions_id(make: Callable[..., Monitor]) -> None:
+    app = make()
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        app.set_keymap({"app.help": "f1"})
+        await pilot.press("f1")
+        assert isinstance(app.screen, HelpScreen)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (40, 12), (200, 60)])
+async def test_it_fits_from_small_to_large_and_resizes(make: Callable[..., Monitor], size: tuple[int, int]) -> None:
+    async with make().run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        await pilot.resize_terminal(*size)
+        await until(pilot, lambda: len(picture(pilot).splitlines()) <= size[1] and "live run" in picture(pilot))
+        assert all(len(line) <= size[0] for line in picture(pilot).splitlines())
+        assert table(pilot).max_scroll_x == 0 or size[0] < 80
+
+
+def test_the_monitor_loads_nothing_heavy(tmp_path: Path) -> None:
+    script = """
+import asyncio, sys
+from pathlib import Path
+from kanary import config
+from tui.app import Monitor
+async def main():
+    app = Monitor(config.load({}, {"HOME": sys.argv[1]}, Path(sys.argv[1])))
+    async with app.run_test(size=(80, 24)) as pilot:
+        while "kanary.api" not in sys.modules:
+            await pilot.pause(0.01)
+asyncio.run(main())
+heavy = {"torch", "kfp", "kserve", "alibi_detect", "pandas", "numpy", "kubernetes", "lightkube", "sklearn", "pyarrow",
+         "yaml", "prometheus_api_client", "requests", "sandbox", "components", "pipelines", "serving"}
+print(sorted(heavy & {name.partition(".")[0] for name in sys.modules}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script, str(tmp_path)], env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout == "[]\n", done.stderr
+
+
+# ---- the parts that decide
+
+
+def a_run(name: str, state: str, minute: int) -> Run:
+    started = datetime(2026, 11, 21, 7, minute, tzinfo=UTC)
+    return Run(f"id-{name}", name, state, created_at=started, finished_at=started.replace(second=59 - minute))
+
+
+def test_filter_matches_name_state_id_and_pipeline() -> None:
+    run = Run("0123-abc", "Train Adult", "FAILED", pipeline_name="training")
+    assert all(matches(run, text) for text in ("", "!", "adult", "FAIL", "3-a", "training", "!other", "! other"))
+    assert not any(matches(run, text) for text in ("other", "!adult"))
+
+
+def test_sorting_by_state_puts_what_is_urgent_first_and_newer_before_older() -> None:
+    runs = [
+        a_run("a", "SUCCEEDED", 1),
+        a_run("b", "FAILED", 2),
+        a_run("c", "NEWLY_INVENTED", 3),
+        a_run("d", "FAILED", 4),
+    ]
+    now = datetime(2026, 11, 21, 8, tzinfo=UTC)
+    assert [run.name for run in visible(runs, "", "state", now)] == ["c", "d", "b", "a"]
+    assert [run.name for run in visible(runs, "", "duration", now)] == ["a", "b", "c", "d"]
+
+
+def test_a_failure_keeps_the_last_answer_and_waits_longer_each_time() -> None:
+    good = succeeded("data", 10.0)
+    bad = failed(failed(good, "no route", "start it", 12.0, 1.0), "still no route", "", 15.0, 2.0)
+    assert (bad.value, bad.at, bad.failures, bad.retry_at, bad.error) == ("data", 10.0, 2, 17.0, "still no route")
+    assert [back_off(1.0, n, 0.0) for n in (0, 1, 2, 5, 500)] == [1.0, 2.0, 4.0, 30.0, 30.0]
+    assert back_off(1.0, 0, 1.0) == 1.25
+
+
+async def test_polling_survives_a_fault_of_its_own_and_writes_it_down(caplog: pytest.LogCaptureFixture) -> None:
+    answers: list[Any] = [ZeroDivisionError("ours"), Unreachable("away", "hint"), 7]
+    seen: list[Snapshot[int]] = []
+    wake = asyncio.Event()
+
+    async def fetch() -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return int(answer)
+
+    async def show(snapshot: Snapshot[int]) -> None:
+        seen.append(snapshot)
+        wake.set()
+        if snapshot.value == 7:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await poll(fetch, show, wake, lambda value: 3600.0)
+    assert [snapshot.error for snapshot in seen] == ["A fault in the monitor; its log has it.", "away", ""]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_the_first_line_names_the_server_and_ends_with_the_age(tmp_path: Path) -> None:
+    given: Json = {"kfp_endpoint": "https://kubeflow.production.example.com/pipeline", "namespace": "team-a"}
+    settings = config.load(given | {"readonly": True}, {"HOME": str(tmp_path)}, tmp_path)
+    snapshot: Snapshot[int] = Snapshot(1, at=100.0)
+    for width in (66, 78, 200):
+        line = where_line(settings, snapshot, True, 107.2, width).plain
+        assert len(line) <= width
+        assert "read-only" in line
+        assert "kubeflow" in line
+        assert line.endswith("PAUSED  updated 7 s ago")
+    assert age_words(Snapshot(), 0.0) == "asking ..."
+    assert age_words(Snapshot(error="x"), 0.0) == "no data"
+    assert age_words(Snapshot(1, at=0.0), 3725.0) == "updated 1h 02m ago"
+
+
+async def test_every_screen_has_the_status_bar(make: Callable[..., Monitor]) -> None:
+    async with make().run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        assert pilot.app.screen.query_one(StatusBar).region.y == 0
+        await pilot.press("enter")
+        await pilot.pause()
+        assert pilot.app.screen.query_one(StatusBar).region.y == 0
+
+
+async def test_a_progress_bar_stands_beside_the_title_until_its_line_ends(
+    make: Callable[..., Monitor], fake: FakeKfp
+) -> None:
+    async with make().run_test(size=SIZE) as pilot:
+        await until(pilot, loaded(pilot))
+        await pilot.press("enter")
+        await until(pilot, loaded(pilot, "tasks"))
+        await pilot.press("G")
+        await until(pilot, lambda: "log of train" in picture(pilot))
+        for percent in (10, 50):
+            fake.logs["pod-train"] += f"\r{percent}% done"
+            await until(pilot, lambda: f"Log of train  {percent}% done" in picture(pilot))  # noqa: B023
+        fake.logs["pod-train"] += "\r100% done\r\nnext\n"
+        await until(pilot, lambda: "next" in picture(pilot))
+        assert list(pilot.app.screen.query_one(LogView).lines) == ["log of train", "100% done", "next"]
+        assert "Log of train\n" in picture(pilot)

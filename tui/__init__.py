@@ -1,0 +1,1 @@
+"""The monitor: a Textual terminal app over `kanary`'s core. Loads nothing heavy, never blocks on a server."""
