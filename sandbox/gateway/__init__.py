@@ -1,0 +1,1 @@
+"""The sandbox's data plane: Envoy, driven through files that it watches."""

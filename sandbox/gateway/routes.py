@@ -1,0 +1,147 @@
+"""RDS: which host or header leads to which revision, and with what weight.
+
+A request that leads nowhere gets an answer of the gateway's own, JSON with the reason; never another revision's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from sandbox.gateway.clusters import digest
+from sandbox.gateway.description import DOMAIN, Revision, Service, host, label, revision_key
+from sandbox.gateway.files import Document
+
+ROUTES = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+NAME = "services"
+
+REVISION_HEADER = "kanary-revision"
+# Answered by the gateway itself with the version of the routes that its worker obeys.
+PROBE_PATH = "/-/routes"
+PROBE_HOST = f"gateway.{DOMAIN}"
+
+_ANY = {"prefix": "/"}
+# Both happen before any response: the same revision is asked again, never another one.
+_RETRY = {
+    "retry_on": "connect-failure,reset",
+    "num_retries": 2,
+    "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.05s"},
+}
+_NO_SERVICE = (
+    f"no service answers here; ask for http://<service>.<namespace>.{DOMAIN}/ (in the URL or as Host header) "
+    "or for the path /serving/<namespace>/<service>/"
+)
+
+
+@dataclass(frozen=True)
+class Routing:
+    """The routes of all services. `shadowed`: hosts asked for by one service that already lead to another."""
+
+    configuration: Document
+    version: str
+    shadowed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One name under which requests come in: a service's own, or that of a tag, which leads to one revision."""
+
+    service: Service
+    tag: str = ""
+    revision: Revision | None = None
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        own = host(self.service.namespace, self.service.name, self.tag)
+        return tuple(dict.fromkeys((own, *(label(name, self.tag) for name in self.service.hosts))))
+
+
+def routing(services: Iterable[Service]) -> Routing:
+    """The route configuration for `services`, which have been checked."""
+    taken = {PROBE_HOST}
+    shadowed: list[str] = []
+    built: list[tuple[Document, str]] = []
+    for entry in _entries(sorted(services, key=lambda service: service.key)):
+        free = tuple(name for name in entry.hosts if name not in taken)
+        shadowed += [name for name in entry.hosts if name in taken]
+        taken.update(free)
+        if free:
+            built.append(_virtual_host(entry, free))
+    version = digest([part for _, part in built])
+    rest = [_answer({"path": PROBE_PATH}, 200, "probe", version), _answer(_ANY, 404, "no-service", _NO_SERVICE)]
+    configuration = {
+        "@type": ROUTES,
+        "name": NAME,
+        "virtual_hosts": [*(document for document, _ in built), {"name": "rest", "domains": ["*"], "routes": rest}],
+        "request_headers_to_add": [_header("ce-id", "%REQ(X-REQUEST-ID)%", "ADD_IF_ABSENT")],
+        "response_headers_to_add": [_header(REVISION_HEADER, "%METADATA(CLUSTER:kanary:revision)%")],
+    }
+    return Routing(configuration, version, tuple(shadowed))
+
+
+def _entries(services: list[Service]) -> Iterator[_Entry]:
+    """Services before tags: a tag cannot take the name of a service."""
+    for service in services:
+        yield _Entry(service)
+    for service in services:
+        for revision in service.revisions:
+            for tag in revision.tags:
+                yield _Entry(service, tag, revision)
+
+
+@lru_cache(maxsize=8192)
+def _virtual_host(entry: _Entry, hosts: tuple[str, ...]) -> tuple[Document, str]:
+    """The virtual host and its digest. Kept: most services are the same from one description to the next."""
+    document = {"name": hosts[0], "domains": list(hosts), "routes": list(_routes(entry)), "retry_policy": _RETRY}
+    return document, digest(document)
+
+
+def _routes(entry: _Entry) -> Iterator[Document]:
+    service = entry.service
+    if entry.revision is not None:
+        yield _route(service, _ANY, {"cluster": str(revision_key(service, entry.revision))})
+        return
+    for revision in service.revisions:
+        named = _with_header({"string_match": {"exact": revision.name}})
+        yield _route(service, named, {"cluster": str(revision_key(service, revision))})
+    wrong = f"has no revision of the name in the header {REVISION_HEADER}"
+    yield _refusal(service, _with_header({"present_match": True}), 404, "no-revision", wrong)
+    weighted = [
+        {"name": str(revision_key(service, revision)), "weight": revision.weight}
+        for revision in service.revisions
+        if revision.weight
+    ]
+    if weighted:
+        yield _route(service, _ANY, {"weighted_clusters": {"clusters": weighted}})
+    else:
+        yield _refusal(service, _ANY, 503, "no-ready-revision", "has no revision that is ready to take traffic")
+
+
+def _with_header(test: Document) -> Document:
+    return _ANY | {"headers": [{"name": REVISION_HEADER} | test]}
+
+
+def _route(service: Service, match: Document, action: Document) -> Document:
+    return {"match": match, "route": action | {"timeout": f"{service.timeout_s:g}s"}, "metadata": _metadata(service)}
+
+
+def _refusal(service: Service, match: Document, status: int, reason: str, message: str) -> Document:
+    return _answer(match, status, reason, f"{service.key} {message}") | {"metadata": _metadata(service)}
+
+
+def _answer(match: Document, status: int, reason: str, message: str) -> Document:
+    """A response of the gateway's own; where it is an error, the listener's local reply format makes JSON of it."""
+    return {
+        "name": reason,
+        "match": match,
+        "direct_response": {"status": status, "body": {"inline_string": message}},
+    }
+
+
+def _metadata(service: Service) -> Document:
+    return {"filter_metadata": {"kanary": {"namespace": service.namespace, "service": service.name}}}
+
+
+def _header(name: str, value: str, action: str = "OVERWRITE_IF_EXISTS_OR_ADD") -> Document:
+    return {"header": {"key": name, "value": value}, "append_action": action}
