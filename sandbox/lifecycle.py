@@ -167,9 +167,13 @@ def _print_progress(home: Home, message: Mapping[str, object], out: TextIO) -> N
     if "part" in message:
         line = f"  {message['part']:<12} {message.get('url', ''):<28} ready in {message['seconds']} s"
         print(line.rstrip(), file=out, flush=True)
+    if "absent" in message:
+        print(f"  {message['absent']:<12} absent: {message['why']}", file=out, flush=True)
     if "up" in message:
         url = read_json(home.endpoints).get("kfp", {}).get("url", "")
         print(f"\nexport KFP_ENDPOINT={url}", file=out, flush=True)
+        if (kubeconfig := home.path / "kubeconfig").exists():
+            print(f"export KUBECONFIG={kubeconfig}", file=out, flush=True)
 
 
 def _print_endpoints(home: Home, out: TextIO) -> None:

@@ -78,7 +78,7 @@ def adopt(part: Part, record: Any, home: Home) -> tuple[PartProcess, dict[str, i
     ports = record.get("ports", {}) if process else {}
     if process is None or set(ports) != set(part.ports) or not answers(part, ports):
         return None
-    if part.health and not listens(process, ports["http"]):
+    if part.health and not listens(process, ports[part.probe]):
         return None
     try:
         pidfd = os.pidfd_open(process.pid)

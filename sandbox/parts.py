@@ -10,6 +10,9 @@ from pathlib import Path
 
 from sandbox.errors import SandboxError
 
+# Applied when the sandbox starts, as an installation on a cluster would.
+_RUNTIME = Path(__file__).resolve().parents[1] / "serving" / "manifests" / "clusterservingruntime.yaml"
+
 Ports = Mapping[str, Mapping[str, int]]
 """Part -> role -> port, for every part of the sandbox."""
 
@@ -19,18 +22,22 @@ class Part:
     """One server.
 
     In `argv` and `env`, {home} and {PART.ROLE} stand for the home folder and for chosen ports. `ports` maps each role
-    to the port it has when that is free; role "http" gives the part's URL. `health` is the path on it that answers 2xx
-    when the part works, "" for a part that works as soon as it runs.
+    to the port it has when that is free; role "http" gives the part's URL, with `scheme`. `health` is the path on the
+    port of role `probe` that answers 2xx when the part works, "" for a part that works as soon as it runs.
 
     It starts after the parts it depends on are healthy, and stops before them. Not being healthy `start_seconds` after
-    its first start fails the start of the sandbox; `stop_seconds` after SIGTERM comes SIGKILL. What it has started
+    its first start fails the start of the sandbox, unless the part is not `required`: nobody waits for such a one, and
+    where it cannot run at all the sandbox does without. `stop_seconds` after SIGTERM comes SIGKILL. What it has started
     dies with it, unless `owns_children` is false: then it lives on until `down`, for the part's next process to adopt.
     """
 
     name: str
     argv: tuple[str, ...]
-    ports: Mapping[str, int]
+    ports: Mapping[str, int] = field(default_factory=dict)
     health: str = ""
+    probe: str = "http"
+    scheme: str = "http"
+    required: bool = True
     env: Mapping[str, str] = field(default_factory=dict)
     depends_on: tuple[str, ...] = ()
     owns_children: bool = True
@@ -43,11 +50,45 @@ def parts() -> tuple[Part, ...]:
     return (
         Part(
             name="kfp",
-            argv=(sys.executable, "-P", "-m", "sandbox.kfp", "--home", "{home}", "--port", "{kfp.http}"),
+            argv=_module("sandbox.kfp", "--port", "{kfp.http}"),
             ports={"http": 8888},
             health="/apis/v2beta1/healthz",
         ),
+        Part(
+            name="kubernetes",
+            argv=_module("sandbox.kubernetes", "--port", "{kubernetes.http}"),
+            ports={"http": 6443},
+            health="/readyz",
+            scheme="https",
+        ),
+        Part(
+            name="gateway",
+            argv=_module("sandbox.gateway", "--port", "{gateway.http}", "--admin-port", "{gateway.admin}"),
+            ports={"http": 8080, "admin": 9901},
+            health="/ready",
+            probe="admin",
+        ),
+        Part(name="modelserver", argv=_module("sandbox.modelserver")),
+        Part(
+            name="kserve",
+            argv=_module("sandbox.kserve", "--apply", str(_RUNTIME)),
+            depends_on=("kubernetes", "gateway", "modelserver"),
+        ),
+        Part(
+            name="prometheus",
+            argv=_module(
+                "sandbox.prometheus", "--port", "{prometheus.http}", "--gateway-admin-port", "{gateway.admin}"
+            ),
+            ports={"http": 9090},
+            health="/-/ready",
+            required=False,
+            start_seconds=180.0,
+        ),
     )
+
+
+def _module(name: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-P", "-m", name, "--home", "{home}", *arguments)
 
 
 def filled(text: str, home: Path, ports: Ports) -> str:
@@ -62,6 +103,9 @@ def filled(text: str, home: Path, ports: Ports) -> str:
     return re.sub(r"\{(?P<part>[a-z-]+)\.(?P<role>[a-z]+)\}", port, text.replace("{home}", str(home)))
 
 
-def urls(ports: Mapping[str, int]) -> dict[str, str]:
+def urls(part: Part, ports: Mapping[str, int]) -> dict[str, str]:
     """A part's entry in endpoints.json: its URL as "url", those of its other ports by role."""
-    return {"url" if role == "http" else role: f"http://127.0.0.1:{port}" for role, port in ports.items()}
+    return {
+        "url" if role == "http" else role: f"{part.scheme if role == 'http' else 'http'}://127.0.0.1:{port}"
+        for role, port in ports.items()
+    }

@@ -30,6 +30,7 @@ from typing import Any
 from sandbox import importguard
 
 _PR_SET_PDEATHSIG = 1
+_BLOCKED = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass
@@ -110,6 +111,8 @@ def handle(
         return
     started = time.time()
     blocked = importguard.blocked_modules(tuple(request["extras"])) if request.get("extras") is not None else None
+    # A signal for the worker that comes before it is ready for it waits, instead of meeting this process's handler.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
     pid = os.fork()
     if pid == 0:
         selector.close()
@@ -117,6 +120,10 @@ def handle(
         for child in children.values():
             os.close(child.pidfd)
         become_worker(request, blocked)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
+    # Here and in the child, whoever is first: a kill that follows at once must find the group.
+    with contextlib.suppress(PermissionError, ProcessLookupError):
+        os.setpgid(pid, pid)
     child = Child(request["id"], pid, os.pidfd_open(pid))
     children[child.request_id] = child
     selector.register(child.pidfd, selectors.EVENT_READ, child)
@@ -140,9 +147,10 @@ def become_worker(request: dict[str, Any], blocked: frozenset[str] | None) -> No
     """In the forked child: take on the request's surroundings, run its code, leave. Never returns."""
     code = 1
     try:
-        os.setsid()
+        os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
         die_with_parent(signal.SIGKILL)
         redirect(request["log"])
         os.chdir(request["cwd"])

@@ -12,7 +12,7 @@ from pathlib import Path
 from sandbox.engine import step
 from sandbox.engine.run import RunExecution, paths
 from sandbox.errors import Conflict
-from sandbox.kfp.store import Run, Store
+from sandbox.runstore.store import Run, Store
 
 _log = logging.getLogger(__name__)
 _FINAL = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")

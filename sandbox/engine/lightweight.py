@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.errors import Unsupported
+from sandbox.errors import InvalidSpec, Unsupported
 
 TARGETS = ("pipeline", "train", "serve", "drift")
 _EXTRA_OF_TARGET = {"pipeline": "pipelines", "train": "train", "serve": "serve", "drift": "drift"}
@@ -31,8 +31,8 @@ class Lightweight:
 
 def read(container: Mapping[str, Any], where: str) -> Lightweight:
     """The lightweight component in `container` (PipelineContainerSpec); Unsupported for any other container."""
-    command, args = list(container.get("command", [])), list(container.get("args", []))
-    if not any(_EXECUTOR in part for part in command) or "--function_to_execute" not in args:
+    command, args = _words(container, "command", where), _words(container, "args", where)
+    if not any(_EXECUTOR in part for part in command) or "--function_to_execute" not in args[:-1]:
         raise Unsupported(
             "a container component: the sandbox runs lightweight Python components only",
             where,
@@ -52,7 +52,7 @@ def read(container: Mapping[str, Any], where: str) -> Lightweight:
         source=command[-1],
         image=image,
         env=tuple((entry["name"], entry.get("value", "")) for entry in container.get("env", [])),
-        accelerators=int(accelerator.get("resourceCount") or accelerator.get("count") or 0),
+        accelerators=_count(accelerator.get("resourceCount") or accelerator.get("count") or 0, where),
         extras=extras_of(image, os.environ),
     )
 
@@ -70,6 +70,23 @@ def extras_of(image: str, environment: Mapping[str, str]) -> tuple[str, ...] | N
         return ("=kfp",)
     name = image.rpartition("/")[2].partition("@")[0].partition(":")[0]
     return (_EXTRA_OF_TARGET[name],) if name in TARGETS and "kanary" in image else None
+
+
+def _words(container: Mapping[str, Any], key: str, where: str) -> list[str]:
+    words = container.get(key, [])
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise InvalidSpec("must be a list of strings", f"{where}.container.{key}")
+    return words
+
+
+def _count(value: Any, where: str) -> int:
+    """A number of accelerators; a placeholder for a parameter counts as one, which is what the note is about."""
+    if isinstance(value, str) and "{{" in value:
+        return 1
+    try:
+        return int(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidSpec(f"{value!r} is no number of accelerators", f"{where}.container.resources") from error
 
 
 def _packages(command: list[str]) -> list[str]:

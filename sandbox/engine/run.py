@@ -17,7 +17,7 @@ from typing import Any
 from sandbox.engine import cel, lightweight, spec, step, values
 from sandbox.engine.values import RunFacts, TaskFailed, Values
 from sandbox.forkserver import Worker
-from sandbox.kfp.store import Run, Store, Task
+from sandbox.runstore.store import Run, Store, Task
 
 _KILL_AFTER_S = 5.0
 

@@ -16,7 +16,7 @@ import yaml
 
 from sandbox.engine import spec as pipeline_spec
 from sandbox.engine.engine import Engine
-from sandbox.kfp.store import Run, Store, Task
+from sandbox.runstore.store import Run, Store, Task
 
 T = TypeVar("T")
 

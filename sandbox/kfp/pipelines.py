@@ -1,0 +1,179 @@
+"""Handlers of /apis/v2beta1/pipelines: uploads, pipelines, versions. A pipeline is checked before it is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sandbox.documents import PipelineDocument, parse_pipeline, pipeline_of, unpack
+from sandbox.errors import InvalidSpec
+from sandbox.kfp.messages import NotOffered, bounded, read_message, reply, text
+from sandbox.kfp.service import Service
+from sandbox.kfp.shape import check_pipeline
+from sandbox.kfp.wire import pipeline_json, version_json
+from sandbox.runstore.catalog import PipelineVersion
+from sandbox.runstore.listing import PIPELINES, VERSIONS, parse_query, shown_time
+
+_PIPELINE_FIELDS = frozenset({"pipeline_id", "display_name", "name", "description", "created_at", "namespace", "error"})
+_VERSION_FIELDS = frozenset(
+    {
+        "pipeline_id",
+        "pipeline_version_id",
+        "display_name",
+        "name",
+        "description",
+        "created_at",
+        "package_url",
+        "code_source_url",
+        "pipeline_spec",
+        "error",
+    }
+)
+
+_NO_DOWNLOAD = "The sandbox does not download pipelines"
+
+
+async def upload(service: Service, request: Request) -> Response:
+    """A pipeline and its first version from an uploaded file."""
+    file_name, document = await _uploaded(request)
+    given = request.query_params
+    version = _version_of(given, "", file_name, document)
+    with service.store.database.transaction():
+        pipeline = service.catalog.create_pipeline(
+            version.name,
+            version.display_name,
+            version.description,
+            bounded(given.get("namespace", ""), 63, "namespace"),
+        )
+        service.catalog.create_version(replace(version, pipeline_id=pipeline.pipeline_id))
+    return reply(pipeline_json(pipeline))
+
+
+async def upload_version(service: Service, request: Request) -> Response:
+    """A further version of the pipeline named by `pipelineid`."""
+    file_name, document = await _uploaded(request)
+    pipeline_id = request.query_params.get("pipelineid", "")
+    if not pipeline_id:
+        raise InvalidSpec("the pipeline's id is missing", "pipelineid")
+    version = _version_of(request.query_params, pipeline_id, file_name, document)
+    service.catalog.create_version(version)
+    return reply(version_json(version))
+
+
+async def _uploaded(request: Request) -> tuple[str, PipelineDocument]:
+    """The name and content of the multipart field `uploadfile`, checked. Raises InvalidSpec."""
+    async with request.form(max_files=1, max_fields=10) as form:
+        part = form.get("uploadfile")
+        if not isinstance(part, UploadFile):
+            raise InvalidSpec("the multipart field is missing", "uploadfile")
+        name, content = part.filename or "", await part.read()
+    # YAML of a few megabytes takes seconds to read; other requests go on meanwhile.
+    document = await asyncio.to_thread(lambda: parse_pipeline(unpack(name, content), "uploadfile"))
+    check_pipeline(document)
+    return name, document
+
+
+def _version_of(
+    given: Mapping[str, str], pipeline_id: str, file_name: str, document: PipelineDocument
+) -> PipelineVersion:
+    name = given.get("name") or given.get("display_name") or file_name
+    return PipelineVersion(
+        pipeline_version_id=str(uuid.uuid4()),
+        pipeline_id=pipeline_id,
+        name=bounded(name, 127, "name"),
+        display_name=given.get("display_name") or name,
+        description=given.get("description", ""),
+        code_source_url=given.get("code_source_url", ""),
+        created_at=shown_time(time.time()),
+        spec=document.spec,
+        platform_spec=document.platform_spec,
+    )
+
+
+async def create(service: Service, request: Request) -> Response:
+    """A pipeline without versions."""
+    fields = await read_message(request, "pipeline", _PIPELINE_FIELDS)
+    display_name = text(fields, "display_name", "pipeline", 128)
+    name = text(fields, "name", "pipeline", 128) or display_name
+    if not name:
+        raise InvalidSpec("the pipeline's name is empty", "pipeline.display_name")
+    namespace = text(fields, "namespace", "pipeline", 63)
+    description = text(fields, "description", "pipeline")
+    return reply(pipeline_json(service.catalog.create_pipeline(name, display_name or name, description, namespace)))
+
+
+async def create_with_version(service: Service, request: Request) -> Response:
+    raise NotOffered(_NO_DOWNLOAD, "Upload the file: kfp pipeline create FILE")
+
+
+async def create_version(service: Service, request: Request) -> Response:
+    """A version from the spec in the request; the real server takes it from a URL, which is not offered here."""
+    fields = await read_message(request, "pipeline_version", _VERSION_FIELDS)
+    if "pipeline_spec" not in fields:
+        raise NotOffered("The sandbox does not download pipelines", "Upload the file: kfp pipeline create-version FILE")
+    document = pipeline_of(fields["pipeline_spec"], "pipeline_spec")
+    check_pipeline(document)
+    given = {name: text(fields, name, "pipeline_version") for name in ("name", "display_name", "description")}
+    version = _version_of(given, request.path_params["pipeline_id"], "", document)
+    if not version.name:
+        raise InvalidSpec("the version's name is empty", "pipeline_version.display_name")
+    service.catalog.create_version(version)
+    return reply(version_json(version))
+
+
+async def listed(service: Service, request: Request) -> Response:
+    query = parse_query(PIPELINES, request.query_params)
+    page = service.catalog.list_pipelines(query.where("namespace", request.query_params.get("namespace", "")))
+    return reply(
+        {
+            "pipelines": [pipeline_json(pipeline) for pipeline in page.records],
+            "total_size": page.total,
+            "next_page_token": page.next_page_token,
+        }
+    )
+
+
+async def get(service: Service, request: Request) -> Response:
+    return reply(pipeline_json(service.catalog.pipeline(request.path_params["pipeline_id"])))
+
+
+async def get_by_name(service: Service, request: Request) -> Response:
+    namespace = request.query_params.get("namespace", "")
+    return reply(pipeline_json(service.catalog.pipeline_by_name(request.path_params["name"], namespace)))
+
+
+async def delete(service: Service, request: Request) -> Response:
+    cascade = request.query_params.get("cascade", "") in ("true", "True", "1")
+    service.catalog.delete_pipeline(request.path_params["pipeline_id"], cascade)
+    return reply({})
+
+
+async def list_versions(service: Service, request: Request) -> Response:
+    pipeline_id = request.path_params["pipeline_id"]
+    service.catalog.pipeline(pipeline_id)
+    page = service.catalog.list_versions(parse_query(VERSIONS, request.query_params).where("pipeline_id", pipeline_id))
+    return reply(
+        {
+            "pipeline_versions": [version_json(version) for version in page.records],
+            "total_size": page.total,
+            "next_page_token": page.next_page_token,
+        }
+    )
+
+
+async def get_version(service: Service, request: Request) -> Response:
+    wanted = request.path_params
+    return reply(version_json(service.catalog.version(wanted["pipeline_id"], wanted["pipeline_version_id"])))
+
+
+async def delete_version(service: Service, request: Request) -> Response:
+    wanted = request.path_params
+    service.catalog.delete_version(wanted["pipeline_id"], wanted["pipeline_version_id"])
+    return reply({})

@@ -1,0 +1,262 @@
+"""Records as KFP's REST API v2beta1 shows them: proto field names, empty fields left out, times in RFC 3339.
+
+Tasks come in both shapes: `run_details.task_details`, which servers up to 2.x give, and `tasks`, which replaces it.
+Source: backend/api/v2beta1/run.proto of kubeflow/pipelines, its master and its mlmd-removal branch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sandbox.runstore.catalog import Experiment, Pipeline, PipelineVersion
+from sandbox.runstore.store import Run, Task
+
+Json = dict[str, Any]
+
+# What the real server answers for "not yet": a run's time is stored as 0, a task's as Go's zero time.
+_NO_RUN_TIME = "1970-01-01T00:00:00Z"
+_NO_TASK_TIME = "0001-01-01T00:00:00Z"
+
+_CANCELLED = 1  # google.rpc.Code
+_INTERNAL = 13
+
+_TASK_TYPES = (
+    ("condition-branches-", "CONDITION_BRANCH"),
+    ("condition-", "CONDITION"),
+    ("for-loop-", "LOOP"),
+    ("exit-handler-", "EXIT_HANDLER"),
+)
+_TASK_STATES = {"PENDING": "", "CANCELING": "RUNNING", "PAUSED": "RUNNING", "CANCELED": "FAILED"}
+_ARTIFACT_TYPES = {
+    "Metrics": "Metric",
+    "ClassificationMetrics": "ClassificationMetric",
+    "SlicedClassificationMetrics": "SlicedClassificationMetric",
+}
+_KNOWN_ARTIFACT_TYPES = {"Artifact", "Model", "Dataset", "HTML", "Markdown", *_ARTIFACT_TYPES.values()}
+
+
+def timestamp(seconds: float | None, missing: str = _NO_RUN_TIME) -> str:
+    """Seconds since the epoch as RFC 3339 in UTC with microseconds; `missing` for None and 0."""
+    if not seconds:
+        return missing
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _filled(fields: Json) -> Json:
+    return {name: value for name, value in fields.items() if value not in ("", None, [], {})}
+
+
+def _status(message: str, state: str = "FAILED") -> Json | None:
+    return {"code": _CANCELLED if state == "CANCELED" else _INTERNAL, "message": message} if message else None
+
+
+def experiment_json(experiment: Experiment) -> Json:
+    return _filled(
+        {
+            "experiment_id": experiment.experiment_id,
+            "display_name": experiment.display_name,
+            "description": experiment.description,
+            "created_at": timestamp(experiment.created_at),
+            "namespace": experiment.namespace,
+            "storage_state": experiment.storage_state,
+            "last_run_created_at": timestamp(experiment.last_run_created_at),
+        }
+    )
+
+
+def pipeline_json(pipeline: Pipeline) -> Json:
+    return _filled(
+        {
+            "pipeline_id": pipeline.pipeline_id,
+            "name": pipeline.name,
+            "display_name": pipeline.display_name,
+            "description": pipeline.description,
+            "created_at": timestamp(pipeline.created_at),
+            "namespace": pipeline.namespace,
+        }
+    )
+
+
+def version_json(version: PipelineVersion) -> Json:
+    return _filled(
+        {
+            "pipeline_id": version.pipeline_id,
+            "pipeline_version_id": version.pipeline_version_id,
+            "name": version.name,
+            "display_name": version.display_name,
+            "description": version.description,
+            "code_source_url": version.code_source_url,
+            "created_at": timestamp(version.created_at),
+            "pipeline_spec": spec_json(version.spec, version.platform_spec),
+        }
+    )
+
+
+def spec_json(spec: Json, platform_spec: Json) -> Json:
+    return {"pipeline_spec": spec, "platform_spec": platform_spec} if platform_spec else spec
+
+
+def run_json(run: Run, tasks: Sequence[Task], full: bool = False) -> Json:
+    """The run with its task details; with `full` also with `tasks`, their newer shape."""
+    children = children_of(tasks)
+    shown = run_summary(run, len(tasks))
+    if tasks:
+        shown["run_details"] = {"task_details": [_task_detail(task, children[task.task_id]) for task in tasks]}
+    if full:
+        shown["tasks"] = [task_json(task, children[task.task_id]) for task in tasks]
+    return shown
+
+
+def run_summary(run: Run, task_count: int) -> Json:
+    """The run without its tasks."""
+    fields: Json = {
+        "experiment_id": run.experiment_id,
+        "run_id": run.run_id,
+        "display_name": run.display_name,
+        "storage_state": run.storage_state,
+        "description": run.description,
+        "runtime_config": _filled({"parameters": run.parameters, "pipeline_root": run.pipeline_root}),
+        "service_account": run.service_account,
+        "created_at": timestamp(run.created_at),
+        "scheduled_at": timestamp(run.scheduled_at),
+        "finished_at": timestamp(run.finished_at),
+        "state": run.state,
+        "error": _status(run.error, run.state),
+        "state_history": _history(run.state_history),
+        "task_count": task_count or None,
+    }
+    if run.pipeline_version_id:
+        reference = {"pipeline_id": run.pipeline_id, "pipeline_version_id": run.pipeline_version_id}
+        fields["pipeline_version_reference"] = reference
+    else:
+        fields["pipeline_spec"] = spec_json(run.spec, run.platform_spec)
+    return _filled(fields)
+
+
+def _history(entries: Iterable[Json]) -> list[Json]:
+    return [
+        _filled(
+            {
+                "update_time": timestamp(entry["update_time"]),
+                "state": entry["state"],
+                "error": _status(entry.get("error", ""), entry["state"]),
+            }
+        )
+        for entry in entries
+    ]
+
+
+def children_of(tasks: Iterable[Task]) -> defaultdict[str, list[Task]]:
+    """The tasks inside each task, by its id; [] for one that holds none."""
+    children: defaultdict[str, list[Task]] = defaultdict(list)
+    for task in tasks:
+        if task.parent_task_id:
+            children[task.parent_task_id].append(task)
+    return children
+
+
+def _task_detail(task: Task, children: Sequence[Task]) -> Json:
+    return _filled(
+        {
+            "run_id": task.run_id,
+            "task_id": task.task_id,
+            "display_name": task.display_name or task.name,
+            "create_time": timestamp(task.created_at),
+            "start_time": timestamp(task.started_at, _NO_TASK_TIME),
+            "end_time": timestamp(task.finished_at, _NO_TASK_TIME),
+            "executor_detail": _filled({"main_job": task.pod_name}),
+            "state": task.state,
+            "error": _status(task.error, task.state),
+            "inputs": _artifact_ids(task.inputs),
+            "outputs": _artifact_ids(task.outputs),
+            "parent_task_id": task.parent_task_id,
+            "state_history": _history(task.state_history),
+            "pod_name": task.pod_name,
+            "child_tasks": [{"task_id": child.task_id} for child in children],
+        }
+    )
+
+
+def _artifact_ids(values: Json) -> Json:
+    artifacts: dict[str, list[Json]] = values.get("artifacts", {})
+    return {key: {"artifact_ids": [artifact_id(item) for item in items]} for key, items in artifacts.items()}
+
+
+def artifact_id(artifact: Json) -> str:
+    """A positive 63-bit number in decimal: the same for a producer's output and for every input it becomes."""
+    place = artifact.get("uri") or artifact.get("name", "")
+    return str(int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "big") >> 1)
+
+
+def task_json(task: Task, children: Sequence[Task]) -> Json:
+    """The task in the newer shape, with the values of its parameters and its artifacts."""
+    return _filled(
+        {
+            "name": task.name,
+            "display_name": task.display_name,
+            "task_id": task.task_id,
+            "run_id": task.run_id,
+            "pods": [{"name": task.pod_name, "uid": task.task_id, "type": "EXECUTOR"}] if task.pod_name else [],
+            "cache_fingerprint": task.fingerprint,
+            "create_time": timestamp(task.created_at),
+            "end_time": timestamp(task.finished_at, ""),
+            "state": "CACHED" if task.cached else _TASK_STATES.get(task.state, task.state),
+            "status_metadata": _filled({"message": task.error}),
+            "state_history": [
+                _filled({**entry, "state": _TASK_STATES.get(entry["state"], entry["state"])})
+                for entry in _history(task.state_history)
+            ],
+            "type": _task_type(task),
+            "parent_task_id": task.parent_task_id,
+            "child_tasks": [{"task_id": child.task_id, "name": child.name} for child in children],
+            "inputs": _values(task.inputs, "RUNTIME_VALUE_INPUT", "TASK_OUTPUT_INPUT", task),
+            "outputs": _values(task.outputs, "OUTPUT", "OUTPUT", task),
+        }
+    )
+
+
+def _task_type(task: Task) -> str:
+    if task.kind == "POD":
+        return "RUNTIME"
+    return next((kind for prefix, kind in _TASK_TYPES if task.name.startswith(prefix)), "DAG")
+
+
+def _values(values: Json, parameter_type: str, artifact_type: str, task: Task) -> Json:
+    parameters: Json = values.get("parameters", {})
+    artifacts: dict[str, list[Json]] = values.get("artifacts", {})
+    return _filled(
+        {
+            "parameters": [
+                {"parameter_key": key, "value": value, "type": parameter_type} for key, value in parameters.items()
+            ],
+            "artifacts": [
+                {
+                    "artifact_key": key,
+                    "type": artifact_type,
+                    "artifacts": [shown for item in items for shown in _artifacts(item, task)],
+                }
+                for key, items in artifacts.items()
+            ],
+        }
+    )
+
+
+def _artifacts(artifact: Json, task: Task) -> list[Json]:
+    """The artifact as the newer API shows it: a Metrics artifact becomes one Metric for each number it holds."""
+    title = str((artifact.get("type") or {}).get("schemaTitle", "")).removeprefix("system.")
+    kind = _ARTIFACT_TYPES.get(title, title)
+    metadata: Json = artifact.get("metadata") or {}
+    shown = {
+        "artifact_id": artifact_id(artifact),
+        "name": artifact.get("name", ""),
+        "type": kind if kind in _KNOWN_ARTIFACT_TYPES else "Artifact",
+        "created_at": timestamp(task.finished_at or task.created_at),
+    }
+    if kind != "Metric":
+        return [_filled({**shown, "uri": artifact.get("uri", ""), "metadata": metadata})]
+    numbers = {key: value for key, value in metadata.items() if isinstance(value, int | float)}
+    return [{**shown, "name": key, "number_value": value, "metadata": {key: value}} for key, value in numbers.items()]

@@ -1,0 +1,1 @@
+"""What the pipelines API keeps, in one SQLite file: runs and tasks, experiments, pipelines and their versions."""
