@@ -26,6 +26,7 @@ Command = Callable[[argparse.ArgumentParser], Action]
 
 _SERVER = ("kfp_endpoint", "namespace", "home", "token_file", "cookie_file", "timeout")
 _CHANGES = (*_SERVER, "readonly")
+_CLUSTER = ("kubeconfig", "context", "namespace", "home", "timeout")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,15 @@ VERBS = {
     "submit": Verb("kanary.commands.submit:submit", "start a run of a compiled pipeline", "", _CHANGES),
     "retry": Verb("kanary.commands.runs:retry", "run again what failed in a run", "", _CHANGES),
     "terminate": Verb("kanary.commands.runs:terminate", "end a run", "", _CHANGES),
+    "status": Verb("kanary.commands.rollout:status", "show where services' traffic really goes", "", _CLUSTER),
+    "rollback": Verb("kanary.commands.rollout:rollback", "take a service back to its stable release",
+                     "", (*_CLUSTER, "readonly")),
+    "set-traffic": Verb("kanary.commands.rollout:set_traffic", "give the canary a share of the traffic",
+                        "", (*_CLUSTER, "readonly")),
+    "promote": Verb("kanary.commands.rollout:promote", "make the canary the stable release",
+                    "", (*_CLUSTER, "readonly")),
+    "traffic": Verb("kanary.commands.traffic:traffic", "send prediction requests made of a data set's rows",
+                    "pipelines", _CLUSTER),
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ KanaryError
 ├── ModelError         a model directory is incomplete, altered or of another format
 ├── ApiError           a server answered with an error, or with something else than its API promises
 │   └── Unreachable    a server did not answer at all
+├── Held               somebody else has acted: an automation stops
 └── MissingExtra       an optional part of Kanary is not installed
 
 Every error carries a message (what, where) and a hint (what to do). The process's outermost loop prints
@@ -70,6 +71,14 @@ class ApiError(KanaryError):
 
 class Unreachable(ApiError):
     """A server did not answer at all."""
+
+
+class Held(KanaryError):
+    """Somebody else has acted since: this automation stops and changes nothing more. `who` names them."""
+
+    def __init__(self, message: str, hint: str = "", who: str = "") -> None:
+        super().__init__(message, hint)
+        self.who = who
 
 
 class MissingExtra(KanaryError):

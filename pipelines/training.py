@@ -1,6 +1,6 @@
-"""The training pipeline: raw data to a released model, or a refusal with its reasons.
+"""The training pipeline: raw data to a released model and its canary, or a refusal with its reasons.
 
-ingest -> validate -> split -> train -> evaluate -> if every gate passed: package.
+ingest -> validate -> split -> train -> evaluate -> if every gate passed: package -> if a service is named: deploy.
 """
 
 # No postponed annotations here: kfp reads the types of a pipeline from live annotations.
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from kfp import dsl
 from kfp.dsl import base_component
 
+from components.deploy.component import deploy
 from components.evaluate.component import evaluate
 from components.ingest.component import ingest
 from components.package.component import package
@@ -32,7 +33,7 @@ def training(resources: Resources = Resources()) -> base_component.BaseComponent
 
     @dsl.pipeline(
         name="training",
-        description="Raw data to a released PyTorch model: ingest, validate, split, train, evaluate, gate, package.",
+        description="Raw data to a PyTorch model in canary: ingest, validate, split, train, evaluate, package, deploy.",
     )
     def pipeline(
         name: str,
@@ -41,8 +42,12 @@ def training(resources: Resources = Resources()) -> base_component.BaseComponent
         gates: dict,  # type: ignore[type-arg]  # kfp knows the bare type only
         version: str = "",
         releases_uri: str = "",
+        service: str = "",
+        namespace: str = "",
+        canary_percent: int = 10,
         test_fraction: float = 0.2,
         split_by: str = "random",
+        split_seed: int = 0,
         seed: int = 0,
         epochs: int = 100,
         hidden: list = [64, 32],  # type: ignore[type-arg]  # noqa: B006
@@ -51,11 +56,12 @@ def training(resources: Resources = Resources()) -> base_component.BaseComponent
         # What these two read can change behind an unchanged URI, which the cache cannot see.
         ingested = ingest(uri=data_uri).set_caching_options(False)
         validated = validate(dataset=ingested.outputs["dataset"], schema_uri=schema_uri).set_caching_options(False)
+        # A seed of its own: models of other seeds are then judged on the same rows.
         parts = split(
             dataset=validated.outputs["validated"],
             schema=validated.outputs["schema"],
             test_fraction=test_fraction,
-            seed=seed,
+            seed=split_seed,
             by=split_by,
         )
         trained = train(
@@ -71,7 +77,7 @@ def training(resources: Resources = Resources()) -> base_component.BaseComponent
         _ask_for(trained, resources)
         evaluated = evaluate(test_set=parts.outputs["test_set"], model=trained.outputs["model"], gates=gates)
         with dsl.If(evaluated.outputs["passed"] == True, name="gates-passed"):  # noqa: E712
-            package(
+            packaged = package(
                 model=trained.outputs["model"],
                 metrics=evaluated.outputs["metrics"],
                 verdicts=evaluated.outputs["verdicts"],
@@ -80,6 +86,14 @@ def training(resources: Resources = Resources()) -> base_component.BaseComponent
                 run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
                 data_sha256=ingested.outputs["sha256"],
             ).set_caching_options(False)
+            with dsl.If(service != "", name="service-given"):
+                deploy(
+                    release=packaged.outputs["release"],
+                    service=service,
+                    namespace=namespace,
+                    canary_percent=canary_percent,
+                    run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+                ).set_caching_options(False)
 
     return pipeline
 

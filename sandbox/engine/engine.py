@@ -24,6 +24,8 @@ class Engine:
     def __init__(self, store: Store, home: Path) -> None:
         self.store = store
         self.folder = home / "kfp" / "runs"
+        # A step that speaks to Kubernetes means this sandbox, wherever the user's own kubeconfig points.
+        self.env = {"KANARY_HOME": str(home), "KUBECONFIG": str(home / "kubeconfig")}
         self.slots = asyncio.Semaphore(step.cores())
         self.parents = step.parents(home / "logs", threads=step.cores())
         self.executions: dict[str, RunExecution] = {}
@@ -79,6 +81,7 @@ class Engine:
             folder=self.folder / run.run_id,
             parents=self.parents,
             slots=self.slots,
+            env=self.env,
             prior=paths(self.store.tasks(run.run_id)),
         )
         self.executions[run.run_id] = execution

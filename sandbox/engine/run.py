@@ -39,7 +39,7 @@ class RunExecution:
     """The state of one run while it is being executed.
 
     `prior` maps the path of a task ("gate/package") to its record from before a restart or retry: a task that
-    succeeded then is not run again.
+    succeeded then is not run again. `env` is what every step finds in its environment, as a pod its service account.
     """
 
     run: Run
@@ -48,6 +48,7 @@ class RunExecution:
     parents: step.Parents
     slots: asyncio.Semaphore
     prior: Mapping[str, Task] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
     cancelled: bool = False
     workers: set[Worker] = field(default_factory=set)
     failures: list[str] = field(default_factory=list)
@@ -188,7 +189,7 @@ class RunExecution:
             self._note(record, f"asks for {light.accelerators} accelerator(s); there is none here, it runs on the CPU")
         if light.extras is None:
             self._note(record, f"image {light.image!r} is unknown here: the step may import all that is installed")
-        env = {"KFP_RUN_ID": self.run.run_id, "KFP_POD_NAME": record.pod_name, "KFP_TASK_NAME": record.name}
+        env = {"KFP_RUN_ID": self.run.run_id, "KFP_POD_NAME": record.pod_name, "KFP_TASK_NAME": record.name, **self.env}
         entered = values.executor_input(found, inputs, planned, folder)
         worker = await step.begin(self.parents.of(light), light, entered, folder, env)
         self.workers.add(worker)

@@ -1,0 +1,197 @@
+"""`kanary status`, `rollback`, `set-traffic` and `promote`: an InferenceService's traffic on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from kanary import kubernetes
+from kanary.config import Config
+from kanary.kserve import decide, steer
+from kanary.kserve import rollback as brake
+from kanary.kserve.status import ServiceStatus
+from kanary.kserve.steer import Moved
+from kanary.kubernetes import Kubernetes
+from kanary.text import one_line, table
+
+if TYPE_CHECKING:
+    from kanary.cli import Action
+
+
+def status(parser: argparse.ArgumentParser) -> Action:
+    """Show where a service's traffic really goes, next to what was asked. Without SERVICE, all of the namespace."""
+    parser.add_argument("service", nargs="?", metavar="SERVICE", help="the InferenceService's name")
+    parser.add_argument("--json", action="store_true", help="print JSON: one object, or without SERVICE a list")
+    return _status
+
+
+def _status(given: argparse.Namespace, config: Config) -> int:
+    with kubernetes.connect(config) as api:
+        namespace = namespace_of(api, config)
+        if given.service:
+            found = api.call(steer.status(given.service, namespace))
+            print(json.dumps(as_json(found), indent=2) if given.json else report(found))
+            return 0
+        services = api.call(steer.statuses(namespace))
+    if given.json:
+        print(json.dumps([as_json(entry) for entry in services], indent=2))
+        return 0
+    headers = ("SERVICE", "STABLE", "VERSION", "CANARY", "VERSION", "ASKED", "EFFECTIVE", "NOTES")
+    print(table(headers, [_row(entry) for entry in services]))
+    return 0
+
+
+def rollback(parser: argparse.ArgumentParser) -> Action:
+    """Take a service back to its stable release: its traffic at once, then the content of its spec.
+
+    The digest it is taken back from is denied: deploying it again is refused. Killed half-way, run it again.
+    Exit code 0: done, or nothing to do. 1: the traffic is as told, but the stable content does not serve yet.
+    """
+    parser.add_argument("service", metavar="SERVICE", help="the InferenceService's name")
+    parser.add_argument("--reason", default="", metavar="TEXT", help="why; it stands in the release history")
+    parser.add_argument(
+        "--deadline", type=_seconds, default=300.0, metavar="SECONDS", help="stop waiting after so long"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    return _rollback
+
+
+def _rollback(given: argparse.Namespace, config: Config) -> int:
+    started: list[float] = []
+
+    def tell(step: brake.Progress) -> None:
+        started.append(step.at)
+        if not given.json and step.kind != decide.WAIT:
+            print(f"{(step.at - started[0]) * 1000:6.0f} ms  {one_line(step.text)}", flush=True)
+
+    with kubernetes.connect(config) as api:
+        namespace = namespace_of(api, config)
+        act = brake.rollback(given.service, namespace, given.reason, deadline=given.deadline, on_progress=tell)
+        done = api.call(act)
+    if given.json:
+        times = {"sent": done.sent, "patched": done.patched, "effective": done.effective, "restored": done.restored}
+        facts: dict[str, Any] = {"outcome": done.outcome, "why": done.why, "started": done.started, "seconds": times}
+        facts |= {"from": {"version": done.bad_version, "digest": done.bad_digest, "denied": done.denied}}
+        facts |= {"to": done.target_version, "before": as_json(done.before), "after": as_json(done.after)}
+        print(json.dumps(facts, indent=2))
+    else:
+        print(rollback_report(done))
+    return 1 if done.outcome == "held" else 0
+
+
+def set_traffic(parser: argparse.ArgumentParser) -> Action:
+    """Give the canary a share of the traffic, and wait until that is so."""
+    parser.add_argument("service", metavar="SERVICE", help="the InferenceService's name")
+    parser.add_argument("percent", metavar="PERCENT", type=int, help="the canary's share, 0 to 99")
+    _add_move(parser)
+
+    def act(given: argparse.Namespace, config: Config) -> int:
+        with kubernetes.connect(config) as api:
+            space = namespace_of(api, config)
+            return _moved(given, api.call(steer.set_traffic(given.service, space, given.percent, given.reason)))
+
+    return act
+
+
+def promote(parser: argparse.ArgumentParser) -> Action:
+    """Make the canary the stable release: all traffic goes to it."""
+    parser.add_argument("service", metavar="SERVICE", help="the InferenceService's name")
+    _add_move(parser)
+
+    def act(given: argparse.Namespace, config: Config) -> int:
+        with kubernetes.connect(config) as api:
+            return _moved(given, api.call(steer.promote(given.service, namespace_of(api, config), given.reason)))
+
+    return act
+
+
+def namespace_of(api: Kubernetes, config: Config) -> str:
+    """The namespace of the settings, else that of the kubeconfig's context."""
+    return config.namespace or api.access.namespace
+
+
+def as_json(status: ServiceStatus) -> dict[str, Any]:
+    """A status as plain JSON types."""
+    return asdict(status) | {"split": status.split, "effective": status.effective, "canary_url": status.canary_url}
+
+
+def report(status: ServiceStatus) -> str:
+    """A status for a person."""
+    asked = "-" if status.requested is None else f"{status.requested} %"
+    facts = [
+        f"service   {status.namespace}/{status.name} ({status.mode})",
+        f"url       {status.url or '-'}",
+        f"asked     {asked}",
+        f"last act  {one_line(status.act) or '-'}{f', {status.since}' if status.since else ''}",
+    ]
+    if status.failure:
+        facts.append(f"failure   {one_line(status.failure)}")
+    facts += [f"note      {one_line(note)}" for note in status.notes]
+    rows = [
+        (r.role or "-", r.name, f"{r.percent} %", "yes" if r.ready else "no", r.version or "?", ", ".join(r.tags))
+        for r in status.revisions
+    ]
+    return "\n".join(facts) + "\n\n" + table(("ROLE", "REVISION", "TRAFFIC", "READY", "VERSION", "TAGS"), rows)
+
+
+def rollback_report(done: brake.Rollback) -> str:
+    """How a rollback went, for a person."""
+    version = done.bad_version or done.bad_digest
+    if done.outcome == "already":
+        return f"Nothing to do: {one_line(done.why)}\ntraffic   {_split(done.after)}"
+    lines = [f"traffic   {_split(done.after)}"]
+    if done.outcome == "done":
+        lines.append(f"version   {version} -> {done.target_version or '?'}")
+    if done.denied:
+        lines.append(f"denied    {done.bad_digest}")
+    if done.outcome == "held":
+        lines.append(f"unfinished: {one_line(done.why)}")
+    return "\n".join(lines)
+
+
+def _add_move(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reason", default="", metavar="TEXT", help="why; it stands in the release state")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _moved(given: argparse.Namespace, moved: Moved) -> int:
+    if given.json:
+        facts: dict[str, Any] = {"in_force": moved.in_force, "why": moved.why}
+        print(json.dumps(facts | {"before": as_json(moved.before), "after": as_json(moved.after)}, indent=2))
+    else:
+        print(f"traffic   {_split(moved.before)}  ->  {_split(moved.after)}")
+        if not moved.in_force:
+            print(f"not in force: {one_line(moved.why)}")
+    return 0 if moved.in_force else 1
+
+
+def _split(status: ServiceStatus) -> str:
+    parts = []
+    for name, percent in status.split.items():
+        found = status.revision(name)
+        parts.append(f"{name}{f' ({found.version})' if found and found.version else ''} {percent} %")
+    return ", ".join(parts) or "none"
+
+
+def _row(status: ServiceStatus) -> tuple[str, ...]:
+    stable, canary = status.revision(status.stable), status.revision(status.canary)
+    asked = "" if status.requested is None else f"{status.requested} %"
+    return (
+        status.name,
+        status.stable,
+        stable.version if stable else "",
+        status.canary,
+        canary.version if canary else "",
+        asked,
+        f"{status.effective} %" if status.canary else "",
+        "; ".join((*status.notes, *([status.failure] if status.failure else []))),
+    )
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError
+    return value

@@ -1,0 +1,208 @@
+"""Reading a service and moving its traffic: status, set_traffic, promote. An operator's act bumps the epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kanary import kubernetes as k8s
+from kanary import manifests, release
+from kanary.errors import ApiError, InputError, KanaryError
+from kanary.kserve import store
+from kanary.kserve.deploy import check_not_denied
+from kanary.kserve.status import ServiceStatus, require_knative, service_status
+from kanary.kserve.store import Token
+from kanary.kubernetes import Act, Document
+from kanary.release import Intent, State
+
+Clock = Callable[[], float]
+_LOOK = 5.0
+_ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Traffic before and after. `in_force`: the status says that what was asked is so; `why` says why not."""
+
+    before: ServiceStatus
+    after: ServiceStatus
+    in_force: bool
+    why: str = ""
+
+
+def status(name: str, namespace: str) -> Act[ServiceStatus]:
+    """One service as it is. Raises InputError where there is none of that name."""
+    service, state = yield from store.both(name, namespace)
+    return service_status(service, state)
+
+
+def statuses(namespace: str) -> Act[list[ServiceStatus]]:
+    """All services of a namespace, by name."""
+    selector = {"labelSelector": "app.kubernetes.io/managed-by=kanary"}
+    services, config_maps = yield k8s.Together(
+        (k8s.read(k8s.inference_services(namespace)), k8s.read(k8s.config_maps(namespace), **selector))
+    )
+    if isinstance(services, ApiError):
+        raise services
+    kept = [] if isinstance(config_maps, ApiError) else config_maps.get("items") or []
+    states = {entry["metadata"]["name"]: entry for entry in kept}
+    found = [
+        service_status(service, release.parse(states.get(release.name_of(service["metadata"]["name"]))))
+        for service in services.get("items") or []
+    ]
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def set_traffic(
+    name: str,
+    namespace: str,
+    percent: int,
+    reason: str = "",
+    *,
+    token: Token | None = None,
+    deadline: float = 60.0,
+    clock: Clock = time.time,
+) -> Act[Moved]:
+    """Gives the canary `percent` (0 to 99) of the traffic, and waits until that is so.
+
+    Raises InputError for another percentage or a denied model, KanaryError where there is no canary or it is not
+    ready, Held where `token` is given and somebody has acted since.
+    """
+    if not 0 <= percent <= 99:
+        raise InputError(
+            f"{percent} is no share that a canary can have: 0 to 99.", f"All traffic: `kanary promote {name}`."
+        )
+
+    def check(service: Document, state: State) -> None:
+        now = _canary(service, state)
+        if percent and not now.canary_ready:
+            failure = f": {now.failure}" if now.failure else ""
+            raise KanaryError(
+                f"The canary {now.canary} of {namespace}/{name} is not ready{failure}.",
+                "Traffic that is asked for now would reach it untested, the moment it is ready.",
+            )
+        if percent:
+            check_not_denied(state, manifests.model_digest(manifests.content(service)), name, namespace)
+
+    def there(now: ServiceStatus) -> bool:
+        return now.requested == percent and now.effective == percent
+
+    return (
+        yield from _move(name, namespace, percent, release.SET_TRAFFIC, reason, token, check, there, deadline, clock)
+    )
+
+
+def promote(
+    name: str,
+    namespace: str,
+    reason: str = "",
+    *,
+    token: Token | None = None,
+    deadline: float = 60.0,
+    clock: Clock = time.time,
+) -> Act[Moved]:
+    """Gives the canary all traffic, as the new stable revision, and waits until that is so. Raises as set_traffic."""
+
+    def check(service: Document, state: State) -> None:
+        now = _canary(service, state)
+        if not now.canary_ready:
+            raise KanaryError(
+                f"The canary {now.canary} of {namespace}/{name} is not ready.", "`kanary status` says why."
+            )
+        check_not_denied(state, manifests.model_digest(manifests.content(service)), name, namespace)
+
+    def there(now: ServiceStatus) -> bool:
+        return now.requested is None and now.stable == now.created and now.split == {now.created: 100}
+
+    moved: Moved = yield from _move(
+        name, namespace, None, release.PROMOTE, reason, token, check, there, deadline, clock
+    )
+    return moved
+
+
+def _canary(service: Document, state: State) -> ServiceStatus:
+    require_knative(service)
+    now = service_status(service, state)
+    if not now.canary:
+        raise KanaryError(
+            f"{now.namespace}/{now.name} has no canary: {now.stable or 'no revision'} takes all traffic.",
+            "Deploy a new model first.",
+        )
+    return now
+
+
+def _move(
+    name: str,
+    namespace: str,
+    percent: int | None,
+    action: str,
+    reason: str,
+    token: Token | None,
+    check: Callable[[Document, State], None],
+    there: Callable[[ServiceStatus], bool],
+    deadline: float,
+    clock: Clock,
+) -> Act[Moved]:
+    """Intent first, then the percentage, then waiting for it to be in force."""
+    ends = clock() + deadline
+    epoch = token.epoch if token else None
+    before: ServiceStatus | None = None
+    for _ in range(_ATTEMPTS):
+        asked = (*store.reads(name, namespace), k8s.who_am_i())
+        found, config_map, me = yield k8s.Together(asked)
+        service, state = store.existing(found, name, namespace), release.parse(store.unpack(config_map))
+        if epoch is not None:
+            release.check_epoch(state, epoch)
+        now = service_status(service, state)
+        check(service, state)
+        before = before or now
+        content = manifests.content(service)
+        intent = Intent(
+            *(action, k8s.username(me), release.timestamp(clock()), reason),
+            percent=percent,
+            version=manifests.model_version(content),
+            digest=manifests.model_digest(content),
+        )
+        if epoch is None or state.intent is None or replace(state.intent, when=intent.when) != intent:
+            (written,) = yield k8s.Together(
+                (store.write(release.begin(state, intent, operator=epoch is None), name, namespace),)
+            )
+            if store.conflict(written):
+                continue
+            # From here on it is this act's own epoch that must hold.
+            epoch = release.parse(store.unpack(written)).epoch
+        body = {
+            "metadata": {"resourceVersion": now.resource_version},
+            "spec": {"predictor": {manifests.PERCENT: percent}},
+        }
+        (answer,) = yield k8s.Together((k8s.patch(k8s.inference_services(namespace, name), body),))
+        if not store.conflict(answer):
+            break
+    else:
+        raise KanaryError(f"{namespace}/{name} changes all the time.", "Try again.")
+    service = store.existing(answer, name, namespace)
+    after = yield from _until(service, there, ends, clock)
+    in_force = there(service_status(after))
+    state = yield from store.change(name, namespace, lambda known: _settle(known, intent, after, in_force), epoch)
+    told = service_status(after, state)
+    return Moved(before, told, in_force, "" if in_force else "; ".join(told.notes) or "not in force yet")
+
+
+def _settle(state: State, intent: Intent, service: Document, in_force: bool) -> State:
+    if in_force and intent.action == release.PROMOTE:
+        now = service_status(service)
+        state = release.amend(state, intent.digest, verdict=release.PROMOTED, revision=now.created)
+    mine = state.intent is not None and state.intent.when == intent.when
+    return store.settled(state, release.DONE if in_force else release.HELD) if mine else state
+
+
+def _until(service: Document, there: Callable[[ServiceStatus], bool], ends: float, clock: Clock) -> Act[Document]:
+    while not there(service_status(service)) and clock() < ends:
+        metadata = service["metadata"]
+        seconds = max(0.05, min(_LOOK, ends - clock()))
+        collection = k8s.inference_services(metadata["namespace"])
+        changed: Any = yield k8s.Change(collection, metadata["name"], metadata["resourceVersion"], seconds)
+        service = changed or (yield from store.both(metadata["name"], metadata["namespace"]))[0]
+    return service

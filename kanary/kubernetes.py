@@ -1,0 +1,279 @@
+"""The Kubernetes API: requests as values, and the client that runs acts, generators that ask and are sent the answers.
+
+An act is I/O-free: it can be stopped at any request, and tested without a server. Read-only is enforced here. Objects
+are plain dicts, patches are sent as they are, nulls included. Never retries a change.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from kanary.config import Config
+from kanary.errors import ApiError, KanaryError, Unreachable
+from kanary.kubeconfig import Access, access
+from kanary.operations import Request
+from kanary.text import one_line, shortened
+
+T = TypeVar("T")
+Document = dict[str, Any]
+
+MERGE_PATCH, JSON_PATCH = "application/merge-patch+json", "application/json-patch+json"
+SELF_REVIEW = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+
+
+@dataclass(frozen=True)
+class Together:
+    """Requests sent at once. The answer is a list in their order; one that failed stands there as its ApiError."""
+
+    requests: tuple[Request, ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Waits for the next event on one object after `resource_version`, at most `seconds`. The answer is the object.
+
+    None where nothing happened, it was deleted, or the version is too old: then read it again.
+    """
+
+    collection: str
+    name: str
+    resource_version: str
+    seconds: float
+
+
+Step = Request | Together | Change
+# Yields steps, is sent their answers (or thrown the ApiError of a Request), and returns its result.
+Act: TypeAlias = Generator[Step, Any, T]
+
+
+def inference_services(namespace: str, name: str = "") -> str:
+    """The path of a namespace's InferenceServices, or of one."""
+    return _path("/apis/serving.kserve.io/v1beta1", namespace, "inferenceservices", name)
+
+
+def config_maps(namespace: str, name: str = "") -> str:
+    """The path of a namespace's ConfigMaps, or of one."""
+    return _path("/api/v1", namespace, "configmaps", name)
+
+
+def leases(namespace: str, name: str = "") -> str:
+    """The path of a namespace's Leases, or of one."""
+    return _path("/apis/coordination.k8s.io/v1", namespace, "leases", name)
+
+
+def read(path: str, **params: str) -> Request:
+    """Gets an object or a list."""
+    return Request("GET", path, params)
+
+
+def create(collection: str, document: Document) -> Request:
+    """Creates an object; 409 where there is one."""
+    return Request("POST", collection, body=document)
+
+
+def replace(path: str, document: Document) -> Request:
+    """Replaces an object; with a resourceVersion in it, 409 where it has changed since."""
+    return Request("PUT", path, body=document)
+
+
+def patch(path: str, body: Document | list[Document]) -> Request:
+    """Patches an object: a dict is a merge patch, in which None removes; a list is a JSON patch."""
+    return Request("PATCH", path, body=body)
+
+
+def who_am_i() -> Request:
+    """Asks whom the API takes us for; the answer is for `username`."""
+    return Request("POST", SELF_REVIEW, body={"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"})
+
+
+def username(answer: Document | ApiError) -> str:
+    """The user of a SelfSubjectReview; "unknown" where the API would not say."""
+    if isinstance(answer, ApiError):
+        return "unknown"
+    info = (answer.get("status") or {}).get("userInfo") or {}
+    return str(info.get("username") or "unknown")
+
+
+class Kubernetes:
+    """Runs acts against one API server, blocking. Use it as a context manager, or close it."""
+
+    def __init__(self, entered: Access, *, timeout: float = 10.0, readonly: bool = False) -> None:
+        self.access = entered
+        self._readonly = readonly
+        self._timeout = timeout
+        self._http = httpx.Client(
+            base_url=entered.url,
+            verify=entered.tls,
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
+            # An operator who watches for minutes must not pay for new connections when it matters.
+            limits=httpx.Limits(keepalive_expiry=60.0),
+            proxy=entered.proxy or None,
+            trust_env=not _is_local(entered.url),
+        )
+        self._threads: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> Kubernetes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown()
+        self._http.close()
+
+    def call(self, act: Act[T]) -> T:
+        """The act's result. Raises Unreachable, ApiError, ConfigError (credentials), KanaryError (read-only)."""
+        answer: Any = None
+        error: ApiError | None = None
+        while True:
+            try:
+                step = act.send(answer) if error is None else act.throw(error)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            answer, error = None, None
+            try:
+                answer = self._take(step)
+            except ApiError as failed:
+                error = failed
+
+    def events(self, collection: str, resource_version: str, seconds: float, name: str = "") -> Iterator[Document]:
+        """The events ({type, object}) of a collection, or of one object in it, for so long."""
+        params = {"watch": "true", "timeoutSeconds": str(max(1, math.ceil(seconds)))}
+        params |= {"resourceVersion": resource_version}
+        params |= {"fieldSelector": f"metadata.name={name}"} if name else {}
+        request = Request("GET", collection, params)
+        limit = httpx.Timeout(self._timeout, read=max(seconds, 0.05))
+        with (
+            _transport_errors(self.access),
+            self._http.stream(**self._arguments(request), timeout=limit) as response,
+        ):
+            if response.status_code != 200:
+                response.read()
+                self._refuse(request, response)
+            yield from (json.loads(line) for line in response.iter_lines() if line)
+
+    def _take(self, step: Step) -> Any:
+        if isinstance(step, Request):
+            return self._send(step)
+        if isinstance(step, Change):
+            return self._changed(step)
+        for request in step.requests:
+            self._allow(request)
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="kubernetes")
+        return list(self._threads.map(self._tried, step.requests))
+
+    def _tried(self, request: Request) -> Document | ApiError:
+        try:
+            return self._send(request)
+        except ApiError as error:
+            return error
+
+    def _changed(self, step: Change) -> Document | None:
+        try:
+            for event in self.events(step.collection, step.resource_version, step.seconds, step.name):
+                return event["object"] if event["type"] in ("ADDED", "MODIFIED") else None
+        except Unreachable:
+            return None  # the act reads again, and hears what is wrong
+        return None
+
+    def _send(self, request: Request) -> Document:
+        self._allow(request)
+        with _transport_errors(self.access):
+            response = self._http.request(**self._arguments(request))
+            if response.status_code == 401 and self.access.credentials.forget():
+                response = self._http.request(**self._arguments(request))
+        if not 200 <= response.status_code < 300:
+            self._refuse(request, response)
+        try:
+            answer: Document = response.json()
+        except ValueError:
+            raise ApiError(
+                f"{self.access.url} answered {request.method} {request.path} with something that is not JSON.",
+                f"Is it a Kubernetes API? It is the server of the kubeconfig {self.access.source}.",
+            ) from None
+        return answer
+
+    def _allow(self, request: Request) -> None:
+        if self._readonly and request.changes and request.path != SELF_REVIEW:
+            raise KanaryError(
+                f"Read-only: {request.method} {request.path} was not sent to {self.access.url}.",
+                "Take away --readonly, KANARY_READONLY or `readonly` in the configuration file to allow it.",
+            )
+
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        headers = {"Accept": "application/json"}
+        if authorization := self.access.credentials.header():
+            headers["Authorization"] = authorization
+        found: dict[str, Any] = {"method": request.method, "url": request.path, "params": request.params}
+        if request.body is not None:
+            headers["Content-Type"] = _content_type(request)
+            found["content"] = json.dumps(request.body, separators=(",", ":")).encode()
+        if self.access.server_name:
+            found["extensions"] = {"sni_hostname": self.access.server_name}
+        return found | {"headers": headers}
+
+    def _refuse(self, request: Request, response: httpx.Response) -> NoReturn:
+        try:
+            said = response.json().get("message")
+        except (ValueError, AttributeError):
+            said = None
+        reason = f": {shortened(one_line(said), 500)}" if isinstance(said, str) and said else ""
+        raise ApiError(
+            f"The Kubernetes API answered {request.method} {request.path} with {response.status_code}{reason}",
+            _hint(response.status_code, self.access),
+            status=response.status_code,
+        )
+
+
+def connect(config: Config) -> Kubernetes:
+    """A client for the API server of the settings. Raises ConfigError where there is none."""
+    return Kubernetes(access(config), timeout=config.timeout, readonly=config.readonly)
+
+
+def _path(api: str, namespace: str, plural: str, name: str) -> str:
+    return f"{api}/namespaces/{quote(namespace, safe='')}/{plural}" + (f"/{quote(name, safe='')}" if name else "")
+
+
+def _content_type(request: Request) -> str:
+    if request.method != "PATCH":
+        return "application/json"
+    return JSON_PATCH if isinstance(request.body, list) else MERGE_PATCH
+
+
+def _is_local(url: str) -> bool:
+    return httpx.URL(url).host in ("localhost", "127.0.0.1", "::1")
+
+
+@contextmanager
+def _transport_errors(entered: Access) -> Generator[None, None, None]:
+    """Turns what goes wrong below HTTP into Unreachable."""
+    try:
+        yield
+    except (httpx.TransportError, httpx.InvalidURL, OSError) as error:
+        slow = isinstance(error, httpx.TimeoutException)
+        raise Unreachable(
+            f"The Kubernetes API at {entered.url} "
+            + ("did not answer in time." if slow else f"cannot be reached: {error}"),
+            f"It is the server of the kubeconfig {entered.source}; `kanary up` starts the sandbox.",
+        ) from error
+
+
+def _hint(status: int, entered: Access) -> str:
+    if status in (401, 403):
+        return f"The kubeconfig {entered.source} lacks the credentials or the rights."
+    if status == 429 or status >= 500:
+        return "The server has a problem of its own; try again."
+    return ""
