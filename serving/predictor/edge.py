@@ -1,0 +1,196 @@
+"""The ASGI application in front of KServe's: predictions are answered here, everything else there.
+
+Whatever a client sends gets an answer of the protocol's shape, `{"error": reason}` with a 4xx where it is the
+client's fault, and keeps its connection. No body longer than the limit is ever held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+
+from serving.predictor.refusal import Reason, Refused, listed
+from serving.predictor.service import Protocol, Service
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+VERSION_HEADER = b"kanary-model-version"
+JSON_LENGTH_HEADER = b"inference-header-content-length"
+
+# Longer bodies are worked on in a thread, one at a time: short requests do not wait for them, memory stays bounded.
+_LONG = 256 * 1024
+_CONTENT_TYPES = ("", "application/json", "application/octet-stream")
+_V1 = re.compile(r"/v1/models/(?P<model>[^/]+?)(?P<operation>:[a-z]+)?")
+_V2 = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<operation>/infer|/ready)?")
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a request goes: to the prediction of `protocol`, or, where that is None, to KServe under `path`."""
+
+    protocol: Protocol | None
+    path: str
+
+
+class Disconnected(Exception):
+    """The client left before it had sent its whole body."""
+
+
+class Edge:
+    """An ASGI application: `service` answers predictions, `app` (KServe's) the rest. `limit` is in bytes of body."""
+
+    def __init__(self, app: App, service: Service, limit: int) -> None:
+        self.app = app
+        self.service = service
+        self.limit = limit
+        self._version = (VERSION_HEADER, service.version.encode("ascii"))
+        self._one_long = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Never raises, so that the server never has to cut a connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        protocol = inference_protocol(scope["path"])
+        reason: Reason | None = None
+        try:
+            route = self._route(scope)
+            if route.protocol is None:
+                await self._pass({**scope, "path": route.path, "raw_path": route.path.encode()}, receive, send)
+                return
+            status, body = 200, await self._answer(route.protocol, scope, receive)
+        except Disconnected:
+            return
+        except Refused as refused:
+            status, body, reason = refused.status, _error(refused.message), refused.reason
+        except Exception:  # the outermost loop of a request
+            _logger.exception("a prediction failed")
+            status, body, reason = 500, _error("the prediction failed; the server's log says why"), "internal"
+        await self._respond(scope, send, status, body)
+        if protocol is not None and self.service.metrics is not None:
+            self.service.metrics.answered(protocol, status, time.perf_counter() - started, reason)
+
+    def _route(self, scope: Scope) -> Route:
+        """Where the request goes. Raises Refused where there is no such place."""
+        path: str = scope["path"]
+        found = _V1.fullmatch(path) or _V2.fullmatch(path)
+        if found is None:
+            if path.startswith("/v2/repository/"):
+                raise Refused("not_found", "which model is served is the InferenceService's to say", 404)
+            return Route(None, path)
+        if found["model"] != self.service.name:
+            raise Refused("not_found", f"Model with name {listed([found['model']])} does not exist.", 404)
+        version = found["version"] if found.re is _V2 else None
+        if version not in (None, self.service.version):
+            what = f"Model {self.service.name} has no version {listed([version])}; it is {self.service.version}"
+            raise Refused("not_found", what, 404)
+        operation = found["operation"]
+        protocol = inference_protocol(path)
+        if protocol is None:
+            if found.re is _V1 and operation is not None:
+                raise Refused("not_found", "the model predicts and does nothing else: use :predict", 404)
+            return Route(None, f"/{path.split('/')[1]}/models/{self.service.name}{operation or ''}")
+        if scope["method"] != "POST":
+            raise Refused("method", f"{scope['method']} is not allowed here; POST is", 405)
+        return Route(protocol, path)
+
+    async def _answer(self, protocol: Protocol, scope: Scope, receive: Receive) -> bytes:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        json_length = _check_headers(headers, protocol)
+        body = await self._body(headers, receive)
+        if len(body) <= _LONG:
+            return self.service.answer(protocol, body, json_length)
+        async with self._one_long:
+            return await asyncio.to_thread(self.service.answer, protocol, body, json_length)
+
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        """The whole body; refused as soon as it is known to be too long, and then no more of it is kept."""
+        told = headers.get(b"content-length", b"0")
+        if told.isdigit() and int(told) > self.limit:
+            raise self._too_large()
+        parts, length = [], 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            parts.append(message.get("body", b""))
+            length += len(parts[-1])
+            if length > self.limit:
+                raise self._too_large()
+            if not message.get("more_body", False):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _too_large(self) -> Refused:
+        return Refused("too_large", f"the body is longer than {self.limit} bytes; send fewer rows at a time", 413)
+
+    async def _respond(self, scope: Scope, send: Send, status: int, body: bytes) -> None:
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            self._version,
+        ]
+        if status == 405:
+            headers.append((b"allow", b"POST"))
+        # Who waits for leave to send a body and gets an error instead may send it or not: the connection cannot go on.
+        if status != 200 and any(name == b"expect" for name, _ in scope["headers"]):
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let KServe's application answer, with our header; its failures become a 500 with the connection kept."""
+        started = False
+
+        async def with_version(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", ()), self._version]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, with_version)
+        except Exception:  # the outermost loop of a request
+            _logger.exception("%s %s failed", scope["method"], scope["path"])
+            if not started:
+                await self._respond(scope, send, 500, _error("the server's log says why"))
+
+
+def inference_protocol(path: str) -> Protocol | None:
+    """The protocol whose prediction `path` asks for, of whatever model; None for every other path."""
+    if path.startswith("/v1/models/") and path.endswith(":predict"):
+        return "v1"
+    return "v2" if path.startswith("/v2/models/") and path.endswith("/infer") else None
+
+
+def _check_headers(headers: dict[bytes, bytes], protocol: Literal["v1", "v2"]) -> int | None:
+    """Refuse a body that is no JSON by its headers; give the length of the JSON where binary tensors follow it."""
+    kind, _, parameters = headers.get(b"content-type", b"").decode("latin-1").lower().partition(";")
+    charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", parameters)
+    if kind.strip() not in _CONTENT_TYPES or (charset and charset[1] not in ("utf-8", "utf8", "us-ascii")):
+        raise Refused("content", "the content type must be application/json, in UTF-8", 415)
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise Refused("content", "the body must not be compressed", 415)
+    told = headers.get(JSON_LENGTH_HEADER)
+    if told is None or protocol == "v1":
+        return None
+    if not (told.isdigit() and len(told) < 16):
+        raise Refused("malformed", f"{JSON_LENGTH_HEADER.decode()} is no whole number")
+    return int(told)
+
+
+def _error(message: str) -> bytes:
+    return orjson.dumps({"error": message})

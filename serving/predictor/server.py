@@ -1,0 +1,157 @@
+"""KServe's model server, started: on uvloop, on the address asked for, quiet, and only with a model that works."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import logging.config
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import kserve
+import torch
+import uvloop
+from fastapi import FastAPI
+from kserve.model_server import app as kserve_app
+from prometheus_client import disable_created_metrics
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from kanary.errors import KanaryError
+from serving.predictor.edge import Edge
+from serving.predictor.load import load
+from serving.predictor.model import PredictorModel
+from serving.predictor.service import Service
+from serving.predictor.settings import Settings, settings
+
+MOST_THREADS = 4
+
+_logger = logging.getLogger("serving.predictor")
+
+
+class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve carries no types
+    """KServe's server with our application in front, on an address of our choice. One a process."""
+
+    def __init__(self, service: Service, wanted: Settings) -> None:
+        # Every argument that KServe would take from sys.argv is given: a forked process has its parent's.
+        super().__init__(
+            http_port=wanted.http_port,
+            workers=1,
+            enable_grpc=False,
+            enable_latency_logging=False,
+            access_log_format=None,
+            event_loop="uvloop",
+            grace_period=wanted.grace_s,
+        )
+        self._service = service
+        self._wanted = wanted
+
+    def register_signal_handler(self) -> None:
+        """Be told to leave, from before uvicorn listens to signals: requests under way are answered first.
+
+        KServe's own handler takes the model out of its registry first, and does not stop a server that is starting.
+        """
+
+        def leave(*_: object) -> None:
+            self._rest_server._server.should_exit = True
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+            signal.signal(number, leave)
+
+    async def _serve(self) -> None:
+        """KServe calls this inside the loop, with its REST server made and not yet started."""
+        config = self._rest_server.config
+        config.host = self._wanted.host
+        config.app = Edge(kserve_app, self._service, self._wanted.max_body_bytes)
+        told = asyncio.create_task(self._tell())
+        try:
+            await super()._serve()
+        finally:
+            told.cancel()
+
+    async def _tell(self) -> None:
+        """Say once where the server listens: it is ready from then on."""
+        server = self._rest_server._server
+        while not server.started:
+            await asyncio.sleep(0.005)
+        if server.should_exit:
+            return
+        host, port = server.servers[0].sockets[0].getsockname()[:2]
+        loop = type(asyncio.get_running_loop()).__module__
+        spec = self._service.predictor.spec
+        text = "serving %s, version %s, %s, on http://%s:%d (%s, torch threads: %d)"
+        _logger.info(text, self._service.name, spec.version, spec.digest(), host, port, loop, torch.get_num_threads())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status, with the reason of a failure on stderr."""
+    logging.config.dictConfig(_LOGGING)
+    try:
+        wanted = settings(sys.argv[1:] if argv is None else argv)
+        torch.set_num_threads(wanted.torch_threads or threads(os.environ.get("OMP_NUM_THREADS", "")))
+        service = load(wanted.model_dir, wanted.model_name, wanted.digest, wanted.lenient)
+    except KanaryError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    run(service, wanted)
+    return 0
+
+
+def run(service: Service, wanted: Settings) -> None:
+    """Serve `service` until told to stop; requests under way are answered first."""
+    # KServe hands its loop's name to uvicorn and then runs asyncio's own: the policy decides.
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")  # KServe's to mend
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # when a series began: as many lines again, and nobody asks
+    _use_protocol_errors(kserve_app)
+    Server(service, wanted).start([PredictorModel(service)])
+    _logger.info("stopped")
+
+
+def threads(told: str) -> int:
+    """Threads for one prediction: as `told` (OMP_NUM_THREADS), else the cores this process may use, up to 4."""
+    if told.isdigit() and int(told):
+        return int(told)
+    return max(1, min(len(os.sched_getaffinity(0)), _quota(Path("/sys/fs/cgroup/cpu.max")), MOST_THREADS))
+
+
+def _quota(path: Path) -> int:
+    """Whole cores that the control group allows, rounded up; many where it sets no limit."""
+    try:
+        quota, period = path.read_text(encoding="utf-8").split()
+        return -(-int(quota) // int(period))
+    except (OSError, ValueError):
+        return MOST_THREADS
+
+
+def _use_protocol_errors(app: FastAPI) -> None:
+    """Make unknown paths and methods answer in the protocols' shape, as every other error does."""
+
+    async def answer(_: Request, error: Exception) -> Response:
+        status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (500, None)
+        return JSONResponse({"error": getattr(error, "detail", "")}, status, headers)
+
+    app.add_exception_handler(HTTPException, answer)
+
+
+# One line when it serves, one when it stops, and what is the server's own fault: clients cannot fill the log.
+_LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "stream": "ext://sys.stderr", "formatter": "line"}},
+    "root": {"level": "WARNING", "handlers": ["stderr"]},
+    "loggers": {
+        "serving.predictor": {"level": "INFO"},
+        "kserve": {"level": "WARNING", "handlers": ["stderr"], "propagate": False},
+        "kserve.trace": {"level": "WARNING"},
+        "uvicorn": {"level": "ERROR", "handlers": ["stderr"], "propagate": False},
+        "uvicorn.access": {"handlers": [], "propagate": False},
+    },
+}

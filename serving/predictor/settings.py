@@ -1,0 +1,113 @@
+"""What a predictor is told by its command line and environment."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kanary.errors import ConfigError
+
+MODEL_FOLDER = "/mnt/models"
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`model_name` and `digest` are empty where the model's own count; `torch_threads` 0 means by the cores."""
+
+    model_name: str
+    model_dir: Path
+    digest: str
+    host: str
+    http_port: int
+    max_body_bytes: int
+    lenient: bool
+    torch_threads: int
+    grace_s: int
+
+
+def settings(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings in `argv`, with what the environment says for what it does not. SystemExit(2) for a wrong word.
+
+    ConfigError for what this server does not offer.
+    """
+    given = _parser(os.environ if environment is None else environment).parse_args(argv)
+    if given.enable_grpc:
+        raise ConfigError("--enable_grpc=true: the predictor speaks HTTP only", "use V1 or V2 over HTTP")
+    if given.workers != 1:
+        raise ConfigError(f"--workers={given.workers}: a predictor is one process", "raise the replicas instead")
+    return Settings(
+        model_name=given.model_name,
+        model_dir=Path(given.model_dir),
+        digest=given.digest,
+        host=given.host,
+        http_port=given.http_port,
+        max_body_bytes=given.max_body_bytes,
+        lenient=given.missing == "as-training",
+        torch_threads=given.torch_threads,
+        grace_s=given.grace_period,
+    )
+
+
+def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    # HOST is what the platform says (the sandbox: 127.0.0.1), KANARY_HOST what the ServingRuntime says of its image.
+    host = environment.get("HOST") or environment.get("KANARY_HOST") or "127.0.0.1"
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.predictor",
+        description="Serve a Kanary model over KServe's V1 and V2 protocols.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--model_name", default="", help="name in the URLs and metrics (default: the model's own)")
+    add("--model_dir", default=MODEL_FOLDER, help="folder of the model (default: %(default)s)")
+    add(
+        "--digest",
+        default=environment.get("KANARY_MODEL_DIGEST", ""),
+        help="sha256:<hex> that the model must have, besides what release.json says (default: $KANARY_MODEL_DIGEST)",
+    )
+    add("--host", default=host, help="address to listen on (default: $HOST, $KANARY_HOST, 127.0.0.1; now %(default)s)")
+    add("--http_port", type=_port, default=8080, help="port to listen on, 0 for a free one (default: %(default)s)")
+    add(
+        "--max_body_bytes",
+        type=_natural,
+        default=10 * MEBIBYTE,
+        help="longest request body; a longer one gets 413 (default: %(default)s)",
+    )
+    add(
+        "--missing",
+        choices=("refuse", "as-training"),
+        default="refuse",
+        help="null, NaN and categories that training did not know: refuse them with 400, or take them as training "
+        "did (default: %(default)s)",
+    )
+    add(
+        "--torch_threads",
+        type=_natural,
+        default=0,
+        help="threads for one prediction (default: $OMP_NUM_THREADS, cores)",
+    )
+    add("--grace_period", type=_natural, default=25, help="seconds that requests under way get when told to stop")
+    add("--enable_grpc", type=_boolean, default=False, help="KServe's switch; only false is offered")
+    add("--workers", type=_natural, default=1, help="KServe's number of processes; only 1 is offered")
+    return parser
+
+
+def _natural(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if _natural(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is no port")
+    return int(text)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"

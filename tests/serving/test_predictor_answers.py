@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import kserve
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kserve.errors import InvalidInput
+
+from kanary.modelspec import CategoricalFeature
+from serving.model.preprocess import transform
+from serving.predictor.contract import contract
+from serving.predictor.load import load
+from serving.predictor.model import PredictorModel
+from serving.predictor.refusal import Refused
+from serving.predictor.service import Service
+from tests.serving.predictor_rig import MIXED, NUMERIC, ROWS, V1_GOOD, V2_GOOD, write_model
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Service:
+    """A service of the model with numbers and categories."""
+    folder = tmp_path_factory.mktemp("mixed") / "model"
+    write_model(folder)
+    return load(folder, "mixed")
+
+
+@pytest.fixture(scope="module")
+def numeric(tmp_path_factory: pytest.TempPathFactory) -> Service:
+    """A service of the model with numbers only."""
+    folder = tmp_path_factory.mktemp("numeric") / "model"
+    write_model(folder, NUMERIC)
+    return load(folder, "numeric")
+
+
+def lenient(service: Service) -> Service:
+    return dataclasses.replace(service, contract=contract(service.predictor.spec, lenient=True))
+
+
+def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def output(answer: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(entry for entry in answer["outputs"] if entry["name"] == name)
+    return found
+
+
+def test_every_way_of_asking_gives_what_the_model_gives(mixed: Service) -> None:
+    expected = mixed.predictor.predict_proba(columns(ROWS))
+    v1 = mixed.v1(V1_GOOD)["predictions"]
+    assert [list(row["probabilities"].values()) for row in v1] == expected.tolist()
+    assert list(v1[0]["probabilities"]) == ["moss", "fern", "palm"]
+    assert [row["label"] for row in v1] == mixed.predictor.labels(expected)
+    assert mixed.v1({"instances": [list(row.values()) for row in ROWS]})["predictions"] == v1
+    assert mixed.v1({"instances": [dict(reversed(row.items())) for row in ROWS]})["predictions"] == v1
+
+    v2 = mixed.v2(V2_GOOD)
+    assert output(v2, "probabilities")["shape"] == [3, 3]
+    assert output(v2, "probabilities")["data"] == expected.ravel().tolist()
+    assert json.loads(output(v2, "probabilities")["parameters"]["classes"]) == ["moss", "fern", "palm"]
+    assert output(v2, "label") == {"name": "label", "datatype": "BYTES", "shape": [3], "data": [r["label"] for r in v1]}
+    assert (v2["model_name"], v2["model_version"]) == ("mixed", mixed.predictor.spec.version)
+
+
+def test_a_matrix_is_the_columns_of_a_numeric_model(numeric: Service) -> None:
+    expected = numeric.predictor.predict_proba({"height": [1.5, -2.0], "leaves": [3, 12]}).ravel().tolist()
+    for data in ([1.5, 3, -2, 12], [[1.5, 3], [-2, 12]]):
+        matrix = {"name": "anything", "datatype": "FP64", "shape": [2, 2], "data": data}
+        assert output(numeric.v2({"inputs": [matrix]}), "probabilities")["data"] == expected
+    assert numeric.v1({"instances": [[1.5, 3], [-2, 12]]})["predictions"][1]["probabilities"]["palm"] == expected[-1]
+
+
+def test_a_category_may_come_as_its_text(mixed: Service) -> None:
+    inputs = [*V2_GOOD["inputs"][:3], {**V2_GOOD["inputs"][3], "datatype": "BYTES", "data": ["true", "false", "true"]}]
+    assert mixed.v2({"inputs": inputs, "id": "7"}) == mixed.v2(V2_GOOD | {"id": "7"})
+
+
+def test_the_outputs_asked_for_are_the_outputs_given(mixed: Service) -> None:
+    answer = mixed.v2(V2_GOOD | {"id": "7", "outputs": [{"name": "label"}]})
+    assert [entry["name"] for entry in answer["outputs"]] == ["label"]
+    assert answer["id"] == "7"
+    assert mixed.v2(V2_GOOD)["id"] != mixed.v2(V2_GOOD)["id"]
+
+
+@pytest.mark.parametrize("column", ["height", "leaves", "colour", "evergreen"])
+def test_what_is_missing_is_refused_or_treated_as_in_training(mixed: Service, column: str) -> None:
+    row = ROWS[0] | {column: None}
+    with pytest.raises(Refused, match=rf"instances\[0\]\.{column} is null") as refused:
+        mixed.v1({"instances": [row]})
+    assert refused.value.reason == "null"
+    answer = lenient(mixed).v1({"instances": [row]})["predictions"][0]
+    assert list(answer["probabilities"].values()) == mixed.predictor.predict_proba(columns([row]))[0].tolist()
+
+
+def test_a_category_unknown_to_training_is_refused_or_treated_as_in_training(mixed: Service) -> None:
+    row = ROWS[0] | {"colour": "violet"}
+    with pytest.raises(Refused, match="'violet', not one of red, green") as refused:
+        mixed.v1({"instances": [row]})
+    assert refused.value.reason == "category"
+    answer = lenient(mixed).v1({"instances": [row]})["predictions"][0]
+    assert list(answer["probabilities"].values()) == mixed.predictor.predict_proba(columns([row]))[0].tolist()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf")])
+def test_infinity_is_refused_however_lenient(mixed: Service, value: float) -> None:
+    document = {"inputs": [{"name": "height", "datatype": "FP64", "shape": [1], "parameters": {"binary_data_size": 8}}]}
+    document["inputs"] += [{**entry, "shape": [1], "data": entry["data"][:1]} for entry in V2_GOOD["inputs"][1:]]
+    with pytest.raises(Refused, match="a finite number is needed"):
+        lenient(mixed).v2(document, np.array([value]).tobytes())
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        CategoricalFeature("c", "string", ("a", "", "true")),
+        CategoricalFeature("c", "boolean", ("false", "true")),
+        CategoricalFeature("c", "integer", ("-3", "0", "12")),
+        CategoricalFeature("c", "number", ("0.5", "2.0", "1e3")),
+    ],
+    ids=lambda feature: str(feature.type),
+)
+def test_a_category_that_is_let_in_is_one_that_the_model_knows(mixed: Service, feature: CategoricalFeature) -> None:
+    rule = contract(dataclasses.replace(mixed.predictor.spec, features=(feature,)))
+    let_in: list[Any] = []
+    offered: tuple[Any, ...] = ("b", "2", True, False, -3, 0, 12, 7, 0.5, 2, 2.0, 1000, 0.25, None, [], {})
+    for value in (*feature.categories, *offered):
+        try:
+            rule.check(feature, [value], "row ", "")
+        except Refused:
+            continue
+        let_in.append(value)
+    assert len(let_in) >= len(feature.categories)
+    assert (transform([feature], {"c": let_in}).categorical > 0).all()
+
+
+def test_the_kserve_model_answers_what_the_service_answers(mixed: Service) -> None:
+    model = PredictorModel(mixed)
+    assert model.ready
+    assert model.predict(V1_GOOD) == mixed.v1(V1_GOOD)
+    arrays = {entry["name"]: np.array(entry["data"]) for entry in V2_GOOD["inputs"]}
+    arrays["colour"] = arrays["colour"].astype(object)
+    for binary in (False, True):
+        inputs = []
+        for entry in V2_GOOD["inputs"]:
+            tensor = kserve.InferInput(entry["name"], [3], entry["datatype"])
+            tensor.set_data_from_numpy(arrays[entry["name"]], binary_data=binary)
+            inputs.append(tensor)
+        answer = model.predict(kserve.InferRequest("mixed", inputs, request_id="7"))
+        assert isinstance(answer, kserve.InferResponse)
+        assert answer.outputs[1].data == output(mixed.v2(V2_GOOD), "probabilities")["data"]
+    with pytest.raises(InvalidInput, match="instances"):
+        model.predict({})
+
+
+def test_the_metadata_describe_a_request_that_works(mixed: Service) -> None:
+    model = PredictorModel(mixed)
+    examples = {"FP64": 1.5, "INT64": 2, "BYTES": "red", "BOOL": True}
+    inputs = [entry | {"shape": [1], "data": [examples[entry["datatype"]]]} for entry in model.get_input_types()]
+    answer = mixed.v2({"inputs": inputs})
+    told = [(entry["name"], entry["datatype"], len(entry["shape"])) for entry in model.get_output_types()]
+    assert told == [(entry["name"], entry["datatype"], len(entry["shape"])) for entry in answer["outputs"]]
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+anything = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+)
+cells = scalars | st.sampled_from(["red", "green", "true", 3, 1.5, [], {}])
+rows = st.fixed_dictionaries({feature.name: cells for feature in MIXED}) | st.lists(cells, min_size=3, max_size=5)
+tensors = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from([*(feature.name for feature in MIXED), "x"]) | anything,
+        "datatype": st.sampled_from(["FP64", "FP16", "INT8", "UINT64", "BYTES", "BOOL"]) | anything,
+        "shape": st.sampled_from([[1], [2], [1, 1], [1, 4], [2, 2]]) | anything,
+    },
+    optional={
+        "data": st.lists(cells, max_size=4) | anything,
+        "parameters": st.fixed_dictionaries({"binary_data_size": st.integers(-1, 9) | anything}) | anything,
+    },
+)
+quick = settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+
+
+@quick
+@given(st.fixed_dictionaries({"instances": st.lists(rows | anything, max_size=3) | anything}) | anything)
+def test_whatever_v1_is_asked_it_answers_or_refuses(mixed: Service, document: Any) -> None:
+    assert answers_or_refuses(mixed, lambda service: service.v1(document), "predictions")
+
+
+@quick
+@given(
+    st.fixed_dictionaries(
+        {"inputs": st.lists(tensors | anything, max_size=4) | anything},
+        optional={"id": anything, "outputs": anything, "parameters": anything},
+    )
+    | anything,
+    st.binary(max_size=9),
+)
+def test_whatever_v2_is_asked_it_answers_or_refuses(mixed: Service, document: Any, binary: bytes) -> None:
+    assert answers_or_refuses(mixed, lambda service: service.v2(document, binary), "outputs")
+
+
+def answers_or_refuses(service: Service, ask: Any, key: str) -> bool:
+    """Whether both the strict and the lenient service give an answer or a refusal with a reason; others propagate."""
+    for one in (service, lenient(service)):
+        try:
+            if not ask(one)[key]:
+                return False
+        except Refused as refused:
+            if not (refused.message and 400 <= refused.status < 500):
+                return False
+    return True
+
+
+def test_a_body_is_json_and_what_the_header_says_is_binary(mixed: Service) -> None:
+    body = json.dumps(V2_GOOD | {"id": "7"}).encode()
+    assert json.loads(mixed.answer("v2", body, len(body))) == json.loads(mixed.answer("v2", body))
+    with pytest.raises(Refused, match="the JSON is said to have"):
+        mixed.answer("v2", body, len(body) + 1)
+    for text in (b"", b"{", b"\xff", b"[" * 5000, b'{"instances": [NaN]}'):
+        with pytest.raises(Refused, match="no JSON"):
+            mixed.answer("v1", text)
+
+
+def test_a_model_folder_inside_the_folder_is_found_and_served(tmp_path: Path) -> None:
+    spec = write_model(tmp_path / "release" / "plants")
+    assert load(tmp_path / "release").predictor.spec == spec

@@ -1,0 +1,124 @@
+"""The predictor as a process: forked warm as the sandbox does it, drained when it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import yaml
+
+from sandbox.forkserver import ForkServer, Job, Worker
+from tests.serving.predictor_rig import ROOT, V1_GOOD, Connection, lines, listening, write_model
+
+RUNTIME = ROOT / "serving" / "manifests" / "servingruntime.yaml"
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def parent(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ForkServer]:
+    """A process that has imported what the ServingRuntime says, to fork predictors from; it writes nothing."""
+    log = tmp_path_factory.mktemp("parent") / "log"
+    preload = yaml.safe_load(RUNTIME.read_text(encoding="utf-8"))["metadata"]["annotations"]["kanary.dev/preload"]
+    parent = ForkServer(preload.split(","), log, {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    try:
+        await parent.start()
+        yield parent
+    finally:
+        await parent.stop()
+    assert log.read_text(encoding="utf-8") == ""
+
+
+async def forked(parent: ForkServer, folder: Path, *options: str, log: str = "log") -> Worker:
+    """A predictor of the model in `folder`, as the sandbox starts one."""
+    argv = [f"--model_dir={folder / 'model'}", "--http_port=0", *options]
+    return await parent.run(Job("serving.predictor", argv, folder, folder / log, env={"HOST": "127.0.0.1"}))
+
+
+async def test_a_predictor_is_forked_from_what_the_runtime_preloads(parent: ForkServer, tmp_path: Path) -> None:
+    version = write_model(tmp_path / "model").version
+    for name in ("first", "second"):
+        worker = await forked(parent, tmp_path, f"--model_name={name}", log=name)
+        port = await asyncio.to_thread(listening, tmp_path / name)
+        with Connection(port) as connection:
+            status, _, headers = connection.exchange("POST", f"/v1/models/{name}:predict", V1_GOOD)
+        assert (status, headers["kanary-model-version"]) == (200, version)
+        worker.kill()
+        assert (await asyncio.wait_for(worker.wait(), 30)).code == 0
+        assert [line.split(": ")[-1] for line in lines(tmp_path / name)[1:]] == ["stopped"]
+
+
+async def test_a_predictor_that_cannot_serve_ends_with_the_reason(parent: ForkServer, tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        for option, code, why in (
+            ("--digest=sha256:0", 1, "not the model expected"),
+            (f"--model_dir={tmp_path}/none", 1, "no model.json"),
+            ("--enable_grpc=true", 2, "HTTP only"),
+            (f"--http_port={taken.getsockname()[1]}", 3, "address already in use"),
+        ):
+            worker = await forked(parent, tmp_path, option)
+            assert (await asyncio.wait_for(worker.wait(), 60)).code == code
+            text = (tmp_path / "log").read_text(encoding="utf-8")
+            assert why in text
+            assert "Traceback" not in text
+
+
+async def test_a_predictor_told_to_stop_while_it_starts_stops(parent: ForkServer, tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    for moment in range(10):
+        worker = await forked(parent, tmp_path)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(worker.wait(), moment * 0.015)
+        worker.kill()
+        assert (await asyncio.wait_for(worker.wait(), 30)).code in (0, -signal.SIGTERM)
+
+
+async def test_a_request_under_way_is_answered_before_the_predictor_stops(parent: ForkServer, tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    worker = await forked(parent, tmp_path)
+    port = await asyncio.to_thread(listening, tmp_path / "log")
+    answer = await asyncio.to_thread(ask_while_it_stops, worker.pid, port)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in answer
+    assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["predictions"]) == 3
+    assert (await asyncio.wait_for(worker.wait(), 30)).code == 0
+
+
+def ask_while_it_stops(pid: int, port: int) -> bytes:
+    """The answer to a request that was half sent when the predictor was told to stop."""
+    body = json.dumps(V1_GOOD).encode()
+    head = b"POST /v1/models/plants:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=30) as under_way,
+        socket.create_connection(("127.0.0.1", port), timeout=30) as idle,
+    ):
+        under_way.sendall(head + body[:10])
+        idle.sendall(b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert read_until(idle, b"}").startswith(b"HTTP/1.1 200")
+        os.kill(pid, signal.SIGTERM)
+        assert idle.recv(1) == b""
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.1", port), timeout=30)
+        under_way.sendall(body[10:])
+        return read_until(under_way)
+
+
+def read_until(connection: socket.socket, end: bytes = b"") -> bytes:
+    """What comes until it ends with `end`, or else until the connection does."""
+    read = b""
+    while part := connection.recv(65536):
+        read += part
+        if end and read.endswith(end):
+            break
+    return read
