@@ -1,0 +1,1 @@
+"""The sandbox's KServe controller: reconciles InferenceServices in Knative mode over the Kubernetes API."""

@@ -1,0 +1,292 @@
+"""The controller: whatever changes, looks at one InferenceService and does what `decide` says, in its order.
+
+Level-triggered and restartable at any point: it acts on what it finds, and keeps only revision history of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sandbox.errors import SandboxError
+from sandbox.kserve import config, manifests, story
+from sandbox.kserve.client import CLUSTER_RUNTIMES, CONFIG_MAPS, INFERENCE_SERVICES, RUNTIMES, Kubernetes, Unreachable
+from sandbox.kserve.decide import KEEP, RUN, STOP, Decision, decide, put_in_force, wake_at, wanted_servers
+from sandbox.kserve.following import Followed, Key
+from sandbox.kserve.knative import Document, Knative, Servers
+from sandbox.kserve.mirror import Found
+from sandbox.kserve.mirroring import Mirror
+from sandbox.kserve.predictor import service_name, wish
+from sandbox.kserve.recorder import Recorder
+from sandbox.kserve.recovery import is_lost, recovered
+from sandbox.kserve.router import Router, describe
+from sandbox.kserve.runtimes import preload, runtimes
+from sandbox.kserve.servers import ModelServers, wanted_names
+from sandbox.kserve.store import Store
+from sandbox.kserve.turns import Turns
+from sandbox.kserve.writes import FINALIZER, Writes
+
+SCALE_DOWN_S = 30.0
+_STEPS = 20
+_RESYNC_S = 60.0
+_DRAIN_S = 1.0
+_RETRY_S = 0.2
+
+_logger = logging.getLogger(__name__)
+
+
+class Controller:
+    """One home's controller. `run` is all there is to call."""
+
+    def __init__(self, home: Path, scale_down_s: float = SCALE_DOWN_S, installed: Sequence[Document] = ()) -> None:
+        self._installed = list(installed)
+        self._home = home
+        self._scale_down_s = scale_down_s
+        self._kubernetes = Kubernetes(home / "kubeconfig")
+        self._store = Store(home / "kserve" / "controller.sqlite")
+        self._known = self._store.load()
+        self._router = Router(home)
+        self._servers = ModelServers(home, self._owner_changed)
+        self._seen: dict[str, Servers] = {}
+        self._recorder = Recorder(self._kubernetes)
+        self._mirror = Mirror(self._kubernetes)
+        self._services = Followed(self._kubernetes, INFERENCE_SERVICES, self._look_at)
+        self._runtimes = Followed(self._kubernetes, RUNTIMES, self._runtime_changed)
+        self._cluster_runtimes = Followed(self._kubernetes, CLUSTER_RUNTIMES, self._runtime_changed)
+        self._config_maps = Followed(self._kubernetes, CONFIG_MAPS, self._config_changed)
+        self._writes = Writes(self._kubernetes, self._services.learn)
+        self._config = config.Config()
+        self._turns = Turns(self._reconcile)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._started = False
+
+    async def run(self) -> None:
+        """Reconcile until cancelled."""
+        followed = (self._services, self._runtimes, self._cluster_runtimes, self._config_maps)
+        async with asyncio.TaskGroup() as group:
+            for loop in (*(one.run() for one in followed), self._servers.run(), self._recorder.run()):
+                group.create_task(loop)
+            group.create_task(self._router.sweep())
+            group.create_task(self._mirror.run())
+            for ready in (*(one.synced for one in followed), self._servers.synced):
+                await ready.wait()
+            self._preset()
+            await self._install()
+            self._started = True
+            for key in (*self._runtimes.objects, *self._cluster_runtimes.objects):
+                self._warm(key)
+            _logger.info("reconciling %d InferenceServices", len(self._services.objects))
+            while True:
+                for key in list(self._services.objects):
+                    self._look_at(key)
+                await self._remove_orphans()
+                await asyncio.sleep(_RESYNC_S)
+
+    async def close(self) -> None:
+        """Let go of every file and connection; servers and traffic go on."""
+        self._turns.close()
+        await self._servers.close()
+        await self._kubernetes.close()
+        self._router.close()
+        self._store.close()
+
+    async def _install(self) -> None:
+        """Apply what comes with the installation; an API server that goes away meanwhile is waited for."""
+        while self._installed:
+            try:
+                await manifests.apply(self._kubernetes, self._installed)
+                self._installed = []
+            except Unreachable as error:
+                _logger.warning("%s", error.message)
+                await asyncio.sleep(_RETRY_S)
+
+    def _preset(self) -> None:
+        """Describe to the gateway what it obeys already, so that the first change takes nothing from the others."""
+        for key, service in self._services.objects.items():
+            uid = service["metadata"]["uid"]
+            known = self._known.get(uid)
+            if known is None:
+                name, status = service_name(service), service.get("status") or {}
+                known = recovered(name, status, self._servers.of(uid), time.time())
+                self._keep(uid, known)
+            if known is not None and known.routed:
+                described = describe(key, known, known.routed, self._servers.of(uid))
+                if described is not None:
+                    self._router.preset(described)
+
+    # What changes, and whom it concerns.
+
+    def _look_at(self, key: Key) -> None:
+        if self._started:
+            self._turns.ask(key)
+
+    def _owner_changed(self, owner: str) -> None:
+        for key, service in self._services.objects.items():
+            if service["metadata"]["uid"] == owner:
+                self._look_at(key)
+
+    def _runtime_changed(self, changed: Key) -> None:
+        if self._started:
+            self._warm(changed)
+        for key in list(self._services.objects):
+            if changed[0] in ("", key[0]):
+                self._look_at(key)
+
+    def _config_changed(self, changed: Key) -> None:
+        if changed == (config.NAMESPACE, config.NAME):
+            self._config = config.read(self._config_maps.objects.get(changed))
+            for key in list(self._services.objects):
+                self._look_at(key)
+
+    # One service's turn.
+
+    async def _reconcile(self, key: Key) -> float | None:
+        for _ in range(_STEPS):
+            service = self._services.objects.get(key)
+            if service is None or service["metadata"].get("deletionTimestamp"):
+                await self._finish(key, service)
+                return None
+            if FINALIZER not in (service["metadata"].get("finalizers") or []):
+                await self._writes.add_finalizer(service)
+                continue
+            changed, in_force = await self._step(key, service)
+            if not changed:
+                return self._next_look(service["metadata"]["uid"]) if in_force else Turns.SOON
+        raise SandboxError("does not settle")
+
+    async def _step(self, key: Key, service: Document) -> tuple[bool, bool]:
+        """Decide and act once; whether anything changed, and whether the gateway obeys."""
+        uid, now = service["metadata"]["uid"], time.time()
+        servers, known = self._servers.of(uid), self._known.get(uid)
+        wanted = wish(service, self._available(key[0]), self._config, self._router.urls(key))
+        decision = decide(wanted, service.get("status") or {}, known, servers, now, _text(now))
+        events = [*story.of_servers(self._seen.get(uid, {}), servers), *decision.events]
+        self._seen[uid] = servers
+        self._keep(uid, decision.knative)
+        in_force = await self._bring_into_force(key, uid, decision, servers)
+        after = self._known.get(uid)
+        await self._move_servers(key[0], uid, servers, now)
+        for document in decision.statuses:
+            if self._overtaken(key, service):
+                break  # what is asked for now goes before the story of how it came to what was asked for before
+            await self._writes.status(service, document)
+        if decision.knative is not None and after is not None:
+            events += story.of_route(decision.knative, after)
+        for event in events:
+            self._recorder.record(service, event)
+        self._show(key, service)
+        return after != known or bool(decision.statuses), in_force
+
+    def _overtaken(self, key: Key, service: Document) -> bool:
+        """Whether the service has been changed or deleted since it was looked at."""
+        newest = self._services.objects.get(key)
+        return newest is None or newest["metadata"].get("generation") != service["metadata"].get("generation")
+
+    def _keep(self, uid: str, knative: Knative | None) -> None:
+        """The record is on disk before anything is done that follows from it."""
+        if knative == self._known.get(uid):
+            return
+        self._store.save(uid, knative)
+        if knative is None:
+            self._known.pop(uid, None)
+        else:
+            self._known[uid] = knative
+
+    async def _bring_into_force(self, key: Key, uid: str, decision: Decision, servers: Servers) -> bool:
+        knative = decision.knative
+        if knative is None:
+            return await self._router.remove(key)
+        if not decision.route:
+            return True
+        described = describe(key, knative, decision.route, servers)
+        if described is None or not await self._router.put(described):
+            return False
+        self._keep(uid, put_in_force(knative, decision.route))
+        return True
+
+    def _show(self, key: Key, service: Document) -> None:
+        uid = service["metadata"]["uid"]
+        known = self._known.get(uid)
+        if known is None or not known.revisions:
+            self._mirror.show(uid, None)
+        else:
+            urls = self._router.urls(key)
+            self._mirror.show(uid, Found(service, known, self._servers.told_of(uid), urls, self._home))
+
+    async def _move_servers(self, namespace: str, uid: str, servers: Servers, now: float) -> None:
+        known = self._known.get(uid)
+        draining = frozenset(name for space, name in self._router.draining if space == namespace)
+        actions = wanted_servers(known, now, self._scale_down_s, draining) if known is not None else {}
+        for name, action in actions.items():
+            server = servers.get(name)
+            running = server is not None and server.running
+            revision = known.revision(name) if known is not None else None
+            if revision is None or action == KEEP or running == (action == RUN):
+                continue
+            if not is_lost(revision):
+                await self._servers.run_server(namespace, uid, revision, action == RUN)
+            elif action == STOP:
+                await self._servers.remove(f"{namespace}/{name}")
+        await self._remove_servers({f"{namespace}/{name}" for name in servers} - wanted_names(namespace, known))
+
+    async def _finish(self, key: Key, service: Document | None) -> None:
+        """Take a deleted service out of traffic, end its servers, let go of the object."""
+        await self._router.remove(key)
+        if service is None:
+            await self._remove_orphans()
+            return
+        self._keep(service["metadata"]["uid"], None)
+        self._seen.pop(service["metadata"]["uid"], None)
+        self._mirror.show(service["metadata"]["uid"], None)
+        await self._writes.remove_finalizer(service)
+
+    def _next_look(self, uid: str) -> float | None:
+        known = self._known.get(uid)
+        moments = [wake_at(known, self._servers.of(uid), self._scale_down_s) if known is not None else None]
+        moments.append(time.time() + _DRAIN_S if self._router.draining else None)
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _available(self, namespace: str) -> Any:
+        own = [document for key, document in self._runtimes.objects.items() if key[0] == namespace]
+        return runtimes(own, self._cluster_runtimes.objects.values())
+
+    # Servers that are nobody's, and parents for those to come.
+
+    async def _remove_orphans(self) -> None:
+        wanted: set[str] = set()
+        for key, service in self._services.objects.items():
+            wanted |= wanted_names(key[0], self._known.get(service["metadata"]["uid"]))
+        await self._remove_servers(set(self._servers.statuses) - wanted)
+
+    async def _remove_servers(self, names: set[str]) -> None:
+        """End servers that no revision has any more, once nothing is in flight to them."""
+        draining = {f"{namespace}/{name}" for namespace, name in self._router.draining}
+        for name in names - draining:
+            await self._servers.remove(name)
+        if names & draining:
+            self._background(self._remove_orphans, _DRAIN_S)
+
+    def _warm(self, key: Key) -> None:
+        for document in (self._runtimes.objects.get(key), self._cluster_runtimes.objects.get(key)):
+            if document is not None and (modules := preload(document["metadata"].get("annotations") or {})):
+                self._background(lambda modules=modules: self._servers.warm(modules))
+
+    def _background(self, work: Any, delay_s: float = 0.0) -> None:
+        async def guarded() -> None:
+            await asyncio.sleep(delay_s)
+            try:
+                await work()
+            except SandboxError as error:
+                _logger.warning("%s", error.message)
+
+        task = asyncio.create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _text(now: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))

@@ -1,0 +1,148 @@
+"""What people read with kubectl and the controller never does: the Knative Service, its Revisions, the Pods.
+
+A Pod stands for a model server; its annotation says where the log lies, so that `kubectl logs` shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sandbox.kserve.client import Kind
+from sandbox.kserve.knative import Document, Knative, Revision, referenced
+from sandbox.kserve.status import Urls, traffic
+from sandbox.modelserver.spec import BACKING_OFF, STOPPED, STOPPING, Status
+
+PODS = Kind("v1", "pods")
+KNATIVE_SERVICES = Kind("serving.knative.dev/v1", "services")
+REVISIONS = Kind("serving.knative.dev/v1", "revisions")
+MIRRORED = (KNATIVE_SERVICES, REVISIONS, PODS)
+LOG_ANNOTATION = "sandbox.kanary.dev/log"
+SERVICE_LABEL = "serving.kserve.io/inferenceservice"
+
+Name = tuple[Kind, str, str]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is of one InferenceService."""
+
+    service: Document
+    knative: Knative
+    servers: Mapping[str, Status]
+    urls: Urls
+    home: Path
+
+
+def documents(found: Found) -> dict[Name, Document]:
+    """Every object that mirrors it, by kind, namespace and name; the `status` in each goes to its subresource."""
+    namespace = found.service["metadata"]["namespace"]
+    made: dict[Name, Document] = {(KNATIVE_SERVICES, namespace, found.knative.name): _knative_service(found)}
+    active = referenced(found.knative)
+    for revision in found.knative.revisions:
+        made[REVISIONS, namespace, revision.name] = _revision(found, revision, revision.name in active)
+        server = found.servers.get(revision.name)
+        if server is not None and server.state not in (STOPPED, STOPPING):
+            pod = _pod(found, revision, server)
+            made[PODS, namespace, pod["metadata"]["name"]] = pod
+    return made
+
+
+def _knative_service(found: Found) -> Document:
+    knative = found.knative
+    latest = knative.revisions[-1].template.document
+    asked = [_target(target.percent, target.latest, target.revision, target.tag) for target in knative.traffic]
+    status: Document = {
+        "observedGeneration": knative.observed,
+        "latestCreatedRevisionName": knative.latest_created,
+        "latestReadyRevisionName": knative.latest_ready,
+        "traffic": traffic(knative.routed, found.urls),
+        "url": found.urls.predictor,
+        "conditions": [_condition("Ready", bool(knative.routed))],
+    }
+    template = {"metadata": _part(latest, "annotations", "labels"), "spec": latest["spec"]}
+    return _object(found, "serving.knative.dev/v1", "Service", knative.name, {}) | {
+        "spec": {"template": template, "traffic": asked},
+        "status": status,
+    }
+
+
+def _target(percent: int, latest: bool, revision: str, tag: str) -> Document:
+    entry: Document = {"latestRevision": latest, "percent": percent}
+    return entry | ({"revisionName": revision} if revision else {}) | ({"tag": tag} if tag else {})
+
+
+def _revision(found: Found, revision: Revision, active: bool) -> Document:
+    labels = {"serving.knative.dev/routingState": "active" if active else "reserve"}
+    document = _object(found, "serving.knative.dev/v1", "Revision", revision.name, labels)
+    document["metadata"]["labels"] |= {"serving.knative.dev/service": found.knative.name}
+    condition = _condition("Ready", revision.ready)
+    if revision.failed:
+        condition |= {"reason": "RevisionFailed", "message": revision.failed}
+    status = {"conditions": [condition]}
+    return document | {"spec": revision.template.document["spec"], "status": status}
+
+
+def _pod(found: Found, revision: Revision, server: Status) -> Document:
+    owner = str(found.service["metadata"]["uid"]).replace("-", "")
+    name = f"{revision.name}-deployment-{revision.template.digest[:10]}-{owner[:5]}"
+    labels = {"app": revision.name, "serving.knative.dev/revision": revision.name}
+    document = _object(found, "v1", "Pod", name, revision.template.document["labels"] | labels)
+    log = Path(server.log)
+    if log.is_relative_to(found.home):
+        document["metadata"]["annotations"] = {LOG_ANNOTATION: str(log.relative_to(found.home))}
+    container = revision.template.document["spec"]["containers"][0]
+    plain = {key: container[key] for key in ("image", "command", "args", "env") if key in container}
+    status = {
+        "phase": "Running" if server.pid else "Pending",
+        "conditions": [_condition("Ready", server.ready)],
+        "containerStatuses": [_container_status(server, container)],
+        "podIP": "127.0.0.1",
+    }
+    spec = {"containers": [{"name": container.get("name") or "kserve-container"} | plain]}
+    return document | {"spec": spec, "status": status}
+
+
+def _container_status(server: Status, container: Document) -> Document:
+    state: Document = {"waiting": {"reason": "ContainerCreating"}}
+    if server.state == BACKING_OFF:
+        state = {"waiting": {"reason": "CrashLoopBackOff"}}
+    elif server.pid:
+        state = {"running": {}}
+    status: Document = {
+        "name": container.get("name") or "kserve-container",
+        "image": container.get("image", ""),
+        "imageID": "",
+        "ready": server.ready,
+        "restartCount": server.restarts,
+        "state": state,
+    }
+    if server.failure is not None:
+        ended = {"exitCode": server.failure.exit_code, "reason": "Error", "message": server.failure.message}
+        status["lastState"] = {"terminated": ended}
+    return status
+
+
+def _object(found: Found, version: str, kind: str, name: str, labels: Mapping[str, str]) -> Document:
+    metadata = found.service["metadata"]
+    owner = {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+    marked = dict(labels) | {SERVICE_LABEL: metadata["name"]}
+    place: dict[str, Any] = {"name": name, "namespace": metadata["namespace"]}
+    return {"apiVersion": version, "kind": kind, "metadata": place | {"labels": marked, "ownerReferences": [owner]}}
+
+
+def _condition(kind: str, holds: bool) -> Document:
+    return {"type": kind, "status": "True" if holds else "Unknown"}
+
+
+def _part(document: Document, *keys: str) -> Document:
+    return {key: document[key] for key in keys}

@@ -1,0 +1,123 @@
+"""The model servers of all services, as the host tells of them, and what it is told for a revision."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from sandbox.errors import SandboxError
+from sandbox.kserve.config import STORAGE_URI_ANNOTATION
+from sandbox.kserve.knative import Failure, Knative, Revision, Server, Servers
+from sandbox.modelserver.client import Client
+from sandbox.modelserver.spec import Spec, Status
+
+_PAUSE_S = 0.2
+_DEFAULT_PORT = 8080
+
+_logger = logging.getLogger(__name__)
+
+
+class ModelServers:
+    """What runs, by owner and by revision. `changed` is called with the owner of a server that has changed."""
+
+    def __init__(self, home: Path, changed: Callable[[str], None]) -> None:
+        self.synced = asyncio.Event()
+        self.statuses: dict[str, Status] = {}
+        self._home = home
+        self._client = Client(home)
+        self._changed = changed
+
+    async def run(self) -> None:
+        """Follow the host until cancelled; one that is away is waited for, its servers go on."""
+        while True:
+            try:
+                await self._follow()
+            except SandboxError as error:
+                _logger.warning("%s", error.message)
+            self._lose_sight()
+            await asyncio.sleep(_PAUSE_S)
+
+    def of(self, owner: str) -> Servers:
+        """The servers of one service by revision."""
+        return {revision: _server(status) for revision, status in self.told_of(owner).items()}
+
+    def told_of(self, owner: str) -> dict[str, Status]:
+        """The same, as the host tells it."""
+        return {one.id.partition("/")[2]: one for one in self.statuses.values() if one.owner == owner}
+
+    async def run_server(self, namespace: str, owner: str, revision: Revision, running: bool) -> None:
+        """Have a revision's server run, or scaled to zero."""
+        await self._client.put(spec_of(namespace, owner, revision, running))
+
+    async def remove(self, name: str) -> None:
+        """End a server and forget it; `name` is "<namespace>/<revision>"."""
+        await self._client.remove(name)
+
+    async def warm(self, preload: tuple[str, ...]) -> None:
+        """Have the parent that such servers are forked from ready."""
+        await self._client.warm(preload)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+    async def _follow(self) -> None:
+        seen: dict[str, Status] = {}
+        synced = False
+        async for name, status in self._client.watch():
+            if not name:
+                synced = True
+                gone = [known.owner for known in self.statuses.values() if known.id not in seen]
+                self.statuses = seen
+                self.synced.set()
+                for owner in {*gone, *(known.owner for known in seen.values())}:
+                    self._changed(owner)
+            elif status is not None:
+                seen[name] = status
+                if synced:
+                    self._changed(status.owner)
+            elif (last := seen.pop(name, None)) is not None:
+                self._changed(last.owner)
+
+    def _lose_sight(self) -> None:
+        """A server that nobody tells of is not known to be ready: forked ones die with their host."""
+        blind = [status for status in self.statuses.values() if status.ready]
+        self.statuses |= {status.id: replace(status, ready=False) for status in blind}
+        for owner in {status.owner for status in blind}:
+            self._changed(owner)
+
+
+def spec_of(namespace: str, owner: str, revision: Revision, running: bool) -> Spec:
+    """What the host is told of a revision."""
+    document = revision.template.document
+    container = document["spec"]["containers"][0]
+    ports = [port.get("containerPort") for port in container.get("ports") or [] if port.get("containerPort")]
+    return Spec(
+        id=f"{namespace}/{revision.name}",
+        owner=owner,
+        command=tuple(container["command"]),
+        args=tuple(container.get("args") or ()),
+        env={entry["name"]: str(entry.get("value", "")) for entry in container.get("env") or []},
+        port=ports[0] if ports else _DEFAULT_PORT,
+        preload=revision.template.preload,
+        storage_uri=document["annotations"].get(STORAGE_URI_ANNOTATION, ""),
+        probe=container.get("readinessProbe"),
+        working_dir=container.get("workingDir", ""),
+        start_deadline_s=revision.deadline - revision.created,
+        grace_s=float(document["spec"].get("terminationGracePeriodSeconds") or 10),
+        running=running,
+    )
+
+
+def wanted_names(namespace: str, knative: Knative | None) -> frozenset[str]:
+    """Names of the servers that the host may hold for a service."""
+    return frozenset(f"{namespace}/{revision.name}" for revision in knative.revisions) if knative else frozenset()
+
+
+def _server(status: Status) -> Server:
+    failure = status.failure
+    told = Failure(failure.exit_code, failure.message, failure.loading) if failure is not None else None
+    return Server(status.port, status.state, status.ready, status.restarts, told)

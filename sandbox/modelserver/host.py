@@ -1,0 +1,254 @@
+"""All model servers of one home: what is wanted survives the process, what a killed one left running is ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+from sandbox.errors import SandboxError
+from sandbox.forkserver import ForkServer
+from sandbox.modelserver import storage
+from sandbox.modelserver.command import Command
+from sandbox.modelserver.ports import free_port, is_free
+from sandbox.modelserver.process import Process, fork, kill_group, spawn
+from sandbox.modelserver.server import Server
+from sandbox.modelserver.spec import Spec, Status, spec_from, status_from, to_json
+from sandbox.processes import process_of, recorded
+
+# One core serves one request of a small model best, and revisions share the machine.
+_THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+_logger = logging.getLogger(__name__)
+Listener = Callable[[str, Status | None], None]
+
+
+class Host:
+    """The servers below `home`. Runs inside one asyncio loop; one host a home."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._wanted = home / "modelserver" / "servers.json"
+        self._processes = home / "modelserver" / "processes.json"
+        self._servers: dict[str, Server] = {}
+        self._parents: dict[tuple[str, ...], ForkServer] = {}
+        self._ending: set[Server] = set()
+        self._up: set[ForkServer] = set()
+        self._fetching = 0
+        self._written: dict[Path, str] = {}
+        self._listeners: set[Listener] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._env = {name: os.environ.get(name, value) for name, value in _THREADS.items()}
+
+    async def start(self) -> None:
+        """End what a killed host left behind, then start what was wanted."""
+        for entry in _read(self._processes).values():
+            if (left := recorded(entry)) is not None:
+                _logger.warning("ending the left-over process %s", left.pid)
+                kill_group(left.pid, signal.SIGKILL)
+        for name, entry in _read(self._wanted).items():
+            try:
+                self._add(spec_from(entry["spec"]), status_from(entry["status"]))
+            except (SandboxError, KeyError, TypeError) as error:
+                _logger.warning("what is stored of %s makes no server: %s", name, error)
+        self._discard_models()
+
+    async def stop(self) -> None:
+        """End every server and every fork parent; what is wanted stays wanted."""
+        # A parent that is still importing has no workers, but would keep waiting those who want one.
+        await asyncio.gather(*(parent.stop() for parent in self._parents.values() if parent not in self._up))
+        await asyncio.gather(*(server.stop(server.spec.grace_s) for server in self._servers.values()))
+        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*(parent.stop() for parent in self._parents.values()))
+
+    def put(self, spec: Spec) -> Status:
+        """Bring a server to `spec`: start it, scale it to zero or up again, or replace one of another owner."""
+        server = self._servers.get(spec.id)
+        if server is None:
+            server = self._add(spec, None)
+        elif _same_server(server.spec, spec):
+            server.spec = spec
+            if spec.running:
+                self._after_leaving(spec.id, server.start)
+            else:
+                self._background(server.stop(spec.grace_s), spec.id)
+        else:
+            self._end(server)
+            server = self._add(spec, None)
+        self._persist()
+        return server.status
+
+    def remove(self, name: str) -> None:
+        """End a server and forget it, its log excepted; nothing happens where there is none."""
+        server = self._servers.pop(name, None)
+        if server is not None:
+            self._end(server)
+            self._persist()
+
+    def statuses(self) -> list[Status]:
+        """What is known of every server, by name."""
+        return [server.status for _, server in sorted(self._servers.items())]
+
+    def warm(self, preload: tuple[str, ...]) -> None:
+        """Start the parent that servers with this preload list are forked from, so that the first one is fast too."""
+        if preload and preload not in self._parents:
+            self._background(self._bring_up(preload), f"parent for {', '.join(preload)}")
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener` with every change from now on; with None for a server that is gone."""
+        self._listeners.add(listener)
+
+    def forget(self, listener: Listener) -> None:
+        """Stop calling `listener`."""
+        self._listeners.discard(listener)
+
+    def _add(self, spec: Spec, status: Status | None) -> Server:
+        server = Server(
+            spec,
+            self.home,
+            start=self._start_process,
+            fetch=self._fetch,
+            free_port=lambda preferred: self._free_port(spec.id, preferred),
+            changed=lambda: self._changed(spec.id),
+            status=status,
+        )
+        self._servers[spec.id] = server
+        if spec.running:
+            self._after_leaving(spec.id, server.start)
+        return server
+
+    async def _start_process(self, command: Command, spec: Spec, work: Path, log: Path) -> tuple[Process, bool]:
+        if command.module and spec.preload and not spec.working_dir:
+            return await fork(await self._bring_up(spec.preload), command, work, log), True
+        return await spawn(command, Path(spec.working_dir or work), log, self._env), False
+
+    async def _bring_up(self, preload: tuple[str, ...]) -> ForkServer:
+        if preload not in self._parents:
+            log = self.home / "logs" / "modelserver-parents.log"
+            self._parents[preload] = ForkServer(preload, log, self._env)
+        parent = self._parents[preload]
+        await parent.start()
+        self._up.add(parent)
+        return parent
+
+    async def _fetch(self, uri: str) -> Path:
+        self._fetching += 1
+        try:
+            return await asyncio.to_thread(storage.fetch, uri, self.home)
+        finally:
+            self._fetching -= 1
+
+    def _discard_models(self) -> None:
+        """Delete models that no server has; not while one is fetched, then the next time does it."""
+        if not self._fetching:
+            used = {Path(server.status.model) for server in self._servers.values() if server.status.model}
+            if unused := storage.discard_unused(self.home, used):
+                self._background(asyncio.to_thread(storage.delete, unused), "unused models")
+
+    def _free_port(self, name: str, preferred: int) -> int:
+        taken = {server.status.port for other, server in self._servers.items() if other != name}
+        if preferred and preferred not in taken and is_free(preferred):
+            return preferred
+        return free_port(taken)
+
+    def _changed(self, name: str) -> None:
+        server = self._servers.get(name)
+        if server is None:
+            return
+        self._persist()
+        for listener in list(self._listeners):
+            listener(name, server.status)
+
+    def _after_leaving(self, name: str, start: Callable[[], None]) -> None:
+        """Start a server once its predecessor of the same name has ended: they share log and folder."""
+        leaving = [task for task in self._tasks if task.get_name() == name]
+        if not leaving:
+            start()
+            return
+
+        async def later() -> None:
+            await asyncio.wait(leaving)
+            server = self._servers.get(name)
+            if server is not None and server.spec.running:
+                server.start()
+
+        self._background(later(), f"successor of {name}")
+
+    def _background(self, work: Coroutine[Any, Any, object], name: str) -> None:
+        async def guarded() -> None:
+            try:
+                await work
+            except (OSError, RuntimeError) as error:
+                _logger.warning("%s: %s", name, error)
+
+        task = asyncio.create_task(guarded(), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _end(self, server: Server) -> None:
+        """End a server that is no more; its successor of the same name, if there is one, waits for that."""
+        self._ending.add(server)
+
+        async def end() -> None:
+            await server.stop(server.spec.grace_s)
+            shutil.rmtree(server.work, ignore_errors=True)
+            self._ending.discard(server)
+            self._discard_models()
+            self._persist()
+            if server.spec.id not in self._servers:
+                for listener in list(self._listeners):
+                    listener(server.spec.id, None)
+
+        self._background(end(), server.spec.id)
+
+    def _persist(self) -> None:
+        """Write down what must survive this process; states come and go, port, model and process do not."""
+        self._write(self._wanted, {name: _lasting(server) for name, server in self._servers.items()})
+        pids = {server.status.pid for server in (*self._servers.values(), *self._ending)} - {0}
+        running = {str(pid): found.as_json() for pid in sorted(pids) if (found := process_of(pid))}
+        self._write(self._processes, running)
+
+    def _write(self, path: Path, document: Mapping[str, Any]) -> None:
+        text = json.dumps(document, separators=(",", ":"))
+        if self._written.get(path) == text:
+            return
+        beside = path.with_suffix(".new")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(path)
+        except OSError as error:  # servers go on on a full disk; the next change tries again
+            _logger.error("cannot write %s: %s", path, error)
+            return
+        self._written[path] = text
+
+
+def _lasting(server: Server) -> dict[str, Any]:
+    kept = Status(server.spec.id, server.spec.owner, "stopped", port=server.status.port, model=server.status.model)
+    return {"spec": to_json(server.spec), "status": to_json(kept)}
+
+
+def _same_server(known: Spec, wanted: Spec) -> bool:
+    """Whether only the scale differs."""
+    return to_json(known) | {"running": True} == to_json(wanted) | {"running": True}
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """A JSON object; an unreadable one is put aside, and what it held is asked for again by the controller."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+        raise ValueError("not an object")
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        _logger.warning("%s cannot be read (%s); it is put aside", path, error)
+        path.replace(path.with_suffix(".unreadable"))
+        return {}

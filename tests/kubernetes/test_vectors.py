@@ -1,0 +1,76 @@
+"""Conformance: what a real kube-apiserver 1.36 answered, asked of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.kubernetes import differences, replaying, vectorfiles
+from tests.kubernetes.server import Server
+
+Body = dict[str, Any]
+OWN = {vector["name"]: vector for vector in vectorfiles.load()}
+RECORDED = {vector["name"]: vector for vector in vectorfiles.recorded()}
+# Waits 75 seconds; test_watch asks the same of a server whose bookmarks come sooner.
+LONG = "watch-bookmark-after-a-minute"
+
+pytestmark = pytest.mark.xdist_group("kubernetes")
+
+
+def replay_all(vectors: Iterable[tuple[Body, bool]], server: Server) -> dict[tuple[str, bool], list[str]]:
+    """Watches mostly wait, so many vectors are replayed at a time."""
+
+    def replay(given: tuple[Body, bool]) -> tuple[tuple[str, bool], list[str]]:
+        vector, recording = given
+        with server.client() as client:
+            return (vector["name"], recording), replaying.run(vector, client)
+
+    with ThreadPoolExecutor(24) as pool:
+        return dict(pool.map(replay, vectors))
+
+
+@pytest.fixture(scope="module")
+def found(kube_bare: Server) -> dict[tuple[str, bool], list[str]]:
+    """The differences by vector, of our own form and (True) of the recordings."""
+    vectors = [(vector, False) for vector in OWN.values()]
+    vectors += [(vector, True) for vector in RECORDED.values() if vector["name"] != LONG]
+    return replay_all(vectors, kube_bare)
+
+
+def judge(name: str, found: list[str]) -> None:
+    if name in differences.API:
+        assert found, f"{name} no longer differs: take it out of differences.py"
+    else:
+        assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_answer_is_the_recorded_one(name: str, found: dict[tuple[str, bool], list[str]]) -> None:
+    judge(name, found[name, False])
+
+
+@pytest.mark.skipif(not RECORDED, reason="the recordings are not at hand")
+@pytest.mark.parametrize("name", [name for name in RECORDED if name != LONG])
+def test_recording_is_matched(name: str, found: dict[tuple[str, bool], list[str]]) -> None:
+    judge(name, found[name, True])
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not RECORDED, reason="the recordings are not at hand")
+def test_bookmarks_of_a_long_watch_are_the_recorded_ones(kube_bare: Server) -> None:
+    judge(LONG, replay_all([(RECORDED[LONG], True)], kube_bare)[LONG, True])
+
+
+@pytest.mark.skipif(not RECORDED, reason="the recordings are not at hand")
+def test_short_forms_lose_nothing() -> None:
+    assert set(OWN) | {LONG} == set(RECORDED)
+    for name, vector in OWN.items():
+        if vector["topic"] != "watch" and name != "table-watch" and name != "continue-after-compaction":
+            original = RECORDED[name]
+            assert vector["request"] | {"status": 0} == original["request"] | {"status": 0}, name
+            assert vector["setup"] == original["setup"], name
+            assert vector["response"]["status"] == original["response"]["status"], name
+            assert vector["response"].get("body") == original["response"].get("body"), name
