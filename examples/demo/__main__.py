@@ -6,6 +6,7 @@ Figures go to HOME/demo.json.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import subprocess
@@ -25,6 +26,8 @@ from kanary.errors import KanaryError
 def main() -> int:
     """Run the demo; 0 where everything went as it should, the refusal of the broken data included."""
     os.environ.pop("PYTHONPATH", None)  # it was for us; the processes that we start do not need it
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # else what other programs print comes first
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave the sandbox running at the end")
     parser.add_argument("--stop", action="store_true", help="stop the sandbox at the end, on a terminal too")
