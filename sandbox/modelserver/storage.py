@@ -160,8 +160,25 @@ def _unpack(path: Path) -> None:
             archive.extractall(path.parent)  # zipfile drops absolute paths and ".."
     else:
         with tarfile.open(path) as archive:
-            archive.extractall(path.parent, filter="data")
+            _extract(archive, path.parent)
     path.unlink()
+
+
+def _extract(archive: tarfile.TarFile, folder: Path) -> None:
+    """Files and folders only, and only below `folder`. (tarfile's own filters are missing from 3.11.0 to 3.11.3.)"""
+    root = folder.resolve()
+    for member in archive:
+        place = (root / member.name).resolve()
+        if not place.is_relative_to(root):
+            raise tarfile.ExtractError(f"{member.name!r} would be put outside the destination")
+        if member.isdir():
+            place.mkdir(parents=True, exist_ok=True)
+        elif (content := archive.extractfile(member)) is not None and member.isfile():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with content, place.open("wb") as file:
+                shutil.copyfileobj(content, file)
+        else:
+            raise tarfile.ExtractError(f"{member.name!r} is neither a file nor a folder")
 
 
 def _make_read_only(folder: Path) -> None:

@@ -45,6 +45,9 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+CUT_OFF = 0  # the status of an answer that broke off after its headers
+
+
 @dataclass(frozen=True)
 class Answer:
     status: int
@@ -73,7 +76,12 @@ class Client:
         self._connection.request("POST" if body else "GET", path, body=body or None, headers=sent)
         response = self._connection.getresponse()
         found = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, found, response.read())
+        try:
+            return Answer(response.status, found, response.read())
+        except http.client.IncompleteRead as cut:
+            # The server died in the middle of its answer; the headers tell whose it was.
+            self.close()
+            return Answer(CUT_OFF, found, cut.partial)
 
     def close(self) -> None:
         self._connection.close()
