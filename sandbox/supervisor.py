@@ -25,6 +25,7 @@ from sandbox.rotation import rotate, tail
 
 _log = logging.getLogger(__name__)
 
+FREE_PORTS = "KANARY_FREE_PORTS"  # set: take free ports from the start, for sandboxes that come and go in numbers
 CANNOT_RUN = 78  # a part's exit status for "starting again will not help"
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _FIRST_DEATHS = 3  # so many before a part was ever healthy fail the start of the sandbox
@@ -105,8 +106,10 @@ class Supervisor:
         taken = {port for ports in self._ports.values() for port in ports.values()}
         known = self._ports.get(part.name, {})
         chosen: dict[str, int] = {}
-        for role, preferred in part.ports.items():
-            chosen[role] = choose_port(known.get(role, preferred), taken - set(known.values()) | set(chosen.values()))
+        usual = {} if os.environ.get(FREE_PORTS) else part.ports
+        for role in part.ports:
+            preferred = known.get(role, usual.get(role, 0))
+            chosen[role] = choose_port(preferred, taken - set(known.values()) | set(chosen.values()))
         self._ports[part.name] = chosen
 
     async def _keep(self, part: Part) -> None:

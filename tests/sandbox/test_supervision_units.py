@@ -16,6 +16,7 @@ from sandbox.partprocess import choose_port
 from sandbox.parts import Part, filled, urls
 from sandbox.processes import HOME_MARK, PART_MARK, is_alive, kill_marked, marked, process_of, recorded, send, wait_gone
 from sandbox.rotation import lines, rotate, tail
+from tests.waiting import wait_for
 
 
 def test_the_home_folder_is_the_flag_then_the_variable_then_the_nearest_then_here(tmp_path: Path) -> None:
@@ -92,6 +93,8 @@ def test_marked_processes_are_found_wherever_they_hide_and_no_others(tmp_path: P
 
     ours, other_part, other_home = child(tmp_path, "a"), child(tmp_path, "b"), child(tmp_path / "x", "a")
     try:
+        # Between fork and exec a child has our own environment still.
+        wait_for(lambda: len(marked(tmp_path)) == 2, "the children's environment")
         assert {process.pid for process in marked(tmp_path, "a")} == {ours.pid}
         assert {process.pid for process in marked(tmp_path)} == {ours.pid, other_part.pid}
         assert kill_marked(tmp_path, "a")

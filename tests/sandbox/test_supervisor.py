@@ -214,7 +214,8 @@ def test_a_damaged_state_file_is_written_anew(home: Path) -> None:
     assert is_answering(endpoints(home)["kfp"]["url"])
 
 
-def test_a_taken_port_is_gone_around(home: Path) -> None:
+def test_a_taken_port_is_gone_around(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KANARY_FREE_PORTS")
     with socket.socket() as squatter:
         squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Whoever holds the default port already, another sandbox perhaps, takes our place.
