@@ -117,7 +117,8 @@ def _standardised(features: Sequence[NumericFeature], columns: Columns) -> npt.N
     mean, std, fill = (np.array([getattr(feature, name) for feature in features]) for name in ("mean", "std", "fill"))
     with np.errstate(over="ignore"):
         scaled = (np.where(np.isnan(values), fill, values) - mean) / std
-    return np.clip(scaled, -CLIP, CLIP).astype(np.float32)
+    clipped: npt.NDArray[np.float32] = np.clip(scaled, -CLIP, CLIP).astype(np.float32)
+    return clipped
 
 
 def _embedding_index(feature: CategoricalFeature, columns: Columns) -> npt.NDArray[np.int64]:
