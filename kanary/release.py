@@ -182,7 +182,7 @@ def check_epoch(state: State, epoch: int) -> None:
     intent = state.intent
     who, what, when = (intent.who, intent.action, intent.when) if intent else ("somebody", "acted", "meanwhile")
     raise Held(
-        f"Held: {who} started {what} at {when}; this automation stops.",
+        f"Held: {who} started {what} at {when}; this act stops here.",
         "Look at the service with `kanary status`, then start again.",
         who,
     )

@@ -173,6 +173,8 @@ def _move(
                 continue
             # From here on it is this act's own epoch that must hold.
             epoch = release.parse(store.unpack(written)).epoch
+        else:
+            intent = state.intent  # written down already, before somebody was faster with the service
         body = {
             "metadata": {"resourceVersion": now.resource_version},
             "spec": {"predictor": {manifests.PERCENT: percent}},
@@ -183,7 +185,7 @@ def _move(
     else:
         raise KanaryError(f"{namespace}/{name} changes all the time.", "Try again.")
     service = store.existing(answer, name, namespace)
-    after = yield from _until(service, there, ends, clock)
+    after = yield from _until(service, there, percent, ends, clock)
     in_force = there(service_status(after))
     state = yield from store.change(name, namespace, lambda known: _settle(known, intent, after, in_force), epoch)
     told = service_status(after, state)
@@ -198,8 +200,11 @@ def _settle(state: State, intent: Intent, service: Document, in_force: bool) -> 
     return store.settled(state, release.DONE if in_force else release.HELD) if mine else state
 
 
-def _until(service: Document, there: Callable[[ServiceStatus], bool], ends: float, clock: Clock) -> Act[Document]:
-    while not there(service_status(service)) and clock() < ends:
+def _until(
+    service: Document, there: Callable[[ServiceStatus], bool], percent: int | None, ends: float, clock: Clock
+) -> Act[Document]:
+    """The service once it is there, once somebody has asked for another percentage, or when the time is up."""
+    while not there(service_status(service)) and manifests.percent(service) == percent and clock() < ends:
         metadata = service["metadata"]
         seconds = max(0.05, min(_LOOK, ends - clock()))
         collection = k8s.inference_services(metadata["namespace"])
