@@ -13,23 +13,20 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sandbox.gateway.admin import live
 from sandbox.gateway.description import Revision
+from tests.waiting import wait_for
 
 DEADLINE_S = 20.0
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for a condition; fail once the deadline has passed."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S:g} s: {what}"
-        time.sleep(0.005)
+    """Wait for a condition that comes true within milliseconds; fail once the deadline has passed."""
+    wait_for(condition, what, DEADLINE_S, every=0.005)
 
 
 def listening(port: int) -> bool:
