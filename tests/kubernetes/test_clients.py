@@ -77,31 +77,3 @@ def test_kubernetes_client_watches_events_and_holds_leases(kube: Server, namespa
         held.metadata.resource_version = stale
         with pytest.raises(kubernetes.client.ApiException, match="409"):
             coordination.replace_namespaced_lease("l", namespace, held)
-
-
-def test_lightkube(kube: Server, namespace: str) -> None:
-    lightkube = pytest.importorskip("lightkube")
-    from lightkube.generic_resource import create_namespaced_resource
-    from lightkube.models.meta_v1 import ObjectMeta
-    from lightkube.resources.core_v1 import ConfigMap
-    from lightkube.types import PatchType
-
-    services = create_namespaced_resource("serving.kserve.io", "v1beta1", "InferenceService", "inferenceservices")
-    config = lightkube.KubeConfig.from_file(str(kube.kubeconfig))
-    client = lightkube.Client(config=config, namespace=namespace, field_manager="kanary")
-    made = client.create(services.from_dict(manifest(namespace)))
-    change = {"metadata": {"resourceVersion": made.metadata.resourceVersion}, "spec": {"predictor": {"minReplicas": 2}}}
-    assert client.patch(services, "m", change, patch_type=PatchType.MERGE).spec["predictor"]["minReplicas"] == 2
-    with pytest.raises(lightkube.ApiError) as refused:
-        client.patch(services, "m", change, patch_type=PatchType.MERGE)
-    assert refused.value.status.code == 409
-    client.apply(ConfigMap(metadata=ObjectMeta(name="c"), data={"a": "b"}))
-    client.patch(ConfigMap, "c", {"data": {"c": "d"}})
-    assert client.get(ConfigMap, "c").data == {"a": "b", "c": "d"}
-    with pytest.raises(lightkube.ApiError) as refused:
-        client.apply(ConfigMap(metadata=ObjectMeta(name="c"), data={"c": "e"}))
-    assert "conflict" in refused.value.status.message
-    seen = next(iter(client.watch(services, server_timeout=5)))
-    assert (seen[0], seen[1].metadata.name) == ("ADDED", "m")
-    client.delete(services, "m")
-    assert list(client.list(services)) == []
