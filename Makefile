@@ -79,7 +79,7 @@ bench: ## measure against peers (ARGS="rollback" for a choice)
 	$(call SETUP,$(EXTRAS))
 	@set -- $(or $(ARGS),$(patsubst bench/%.py,%,$(shell grep -ls __main__ bench/*.py))); \
 	[ $$# -gt 0 ] || echo "there are no benchmarks yet"; \
-	for name; do PATH="$(BIN):$$PATH" "$(BIN)/python" -P -m "bench.$$name" || failed=1; done; [ -z "$$failed" ]
+	for name; do PATH="$(BIN):$$PATH" PYTHONPATH="$(CURDIR)" "$(BIN)/python" -P -m "bench.$$name" || failed=1; done; [ -z "$$failed" ]
 
 images: ## build the container images (TARGETS="train serve" for a choice, PUSH=1, OPTIONS for the engine's build)
 	@python3 -I deploy/images.py $(TARGETS) $(if $(PUSH),--push) --options '$(OPTIONS)'

@@ -129,7 +129,7 @@ def document(state: State, service: str, namespace: str) -> Document:
     data = dict(state.other) | {
         "epoch": str(state.epoch),
         "intent": _written(asdict(state.intent) if state.intent else None),
-        "history": _written([asdict(release) for release in state.history[-HISTORY:]]),
+        "history": _written([asdict(release) for release in _bounded(state.history)]),
         "denied": _written([asdict(denial) for denial in state.denied[-DENIED:]]),
     }
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
@@ -153,7 +153,7 @@ def deny(state: State, entry: Denial) -> State:
 def record(state: State, release: Release) -> State:
     """`state` with the release as its newest; an earlier entry of the same model in the same run is replaced."""
     kept = [r for r in state.history if not (r.digest == release.digest and r.run_id == release.run_id)]
-    return replace(state, history=(*kept, release)[-HISTORY:])
+    return replace(state, history=_bounded((*kept, release)))
 
 
 def newest(state: State, digest: str) -> Release | None:
@@ -186,6 +186,14 @@ def check_epoch(state: State, epoch: int) -> None:
         "Look at the service with `kanary status`, then start again.",
         who,
     )
+
+
+def _bounded(history: tuple[Release, ...]) -> tuple[Release, ...]:
+    """The newest entries, and always the two newest good ones: what serves, and what a rollback would put back."""
+    good = [index for index, entry in enumerate(history) if entry.verdict in (PROMOTED, FOUND)][-2:]
+    others = [index for index in range(len(history)) if index not in good]
+    dropped = others[: max(0, len(history) - HISTORY)]
+    return tuple(entry for index, entry in enumerate(history) if index not in dropped)
 
 
 def _made(kind: type[T], values: Mapping[str, Any]) -> T:

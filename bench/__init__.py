@@ -1,0 +1,1 @@
+"""Benchmarks: `python -P -m bench.NAME` measures Kanary and its peers in the same run."""
