@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from demo import canary, training
-from demo.terminal import kanary, step, write_figures
+from demo.terminal import COMMAND, kanary, step, write_figures
 from kanary import config
 from kanary.errors import KanaryError
 
@@ -87,7 +87,7 @@ def sandbox(home: Path, stop: bool) -> Iterator[None]:
             step("Stop the sandbox")
             subprocess.run(kanary("down", home=home), check=True)
         else:
-            print("\nThe sandbox is left running. Look at it with:  kanary monitor   kanary status   kanary runs")
+            print(f"\nThe sandbox is left running. Look at it with:  make monitor   {COMMAND} status   {COMMAND} runs")
             print("Stop it with:  make down")
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from demo.terminal import answer, kanary, step
+from demo.terminal import COMMAND, answer, kanary, step
 from demo.training import MODEL, Prepared
 from kanary import config, dataschema, traffic_rows
 from kanary.commands.traffic import prediction_url, service_url
@@ -49,7 +49,7 @@ def measure_split(traffic: Traffic, home: Path) -> dict[str, Any]:
     counted = difference(before, traffic.summary())
     total = sum(counted.values())
     if not total:
-        raise KanaryError("No request was answered.", "kanary logs gateway")
+        raise KanaryError("No request was answered.", f"{COMMAND} logs gateway")
     share = 100 * counted.get(canary, 0) / total
     print(f"  measured: {share:.1f} % of {total} requests went to {canary}")
     return {"asked_percent": PERCENT, "measured_percent": round(share, 2), "requests": total, "canary": canary}
@@ -65,7 +65,7 @@ def roll_back(traffic: Traffic, canary: str, home: Path) -> dict[str, Any]:
     subprocess.run(kanary("status", MODEL, home=home), check=True)
     time.sleep(_AFTER_S)  # whatever were still to reach the canary would show now
     if done["outcome"] != "done":
-        raise KanaryError(f"The rollback is {done['outcome']}: {done['why']}", f"kanary rollback {MODEL}")
+        raise KanaryError(f"The rollback is {done['outcome']}: {done['why']}", f"{COMMAND} rollback {MODEL}")
     sent = _moment(done["started"]) + done["seconds"]["sent"]
     last = last_request(home / "logs" / "access.log", canary)
     late = max(0.0, 1000 * (last - sent))
@@ -91,7 +91,7 @@ def total(summary: Summary) -> dict[str, Any]:
     quantiles = f"p50 {summary.p50_ms:.1f} ms, p99 {summary.p99_ms:.1f} ms"
     print(f"\n  {summary.requests} requests, {summary.failed} failed, {quantiles}")
     if summary.failed:
-        raise KanaryError(f"{summary.failed} requests failed: {dict(summary.reasons)}", "kanary logs access")
+        raise KanaryError(f"{summary.failed} requests failed: {dict(summary.reasons)}", f"{COMMAND} logs access")
     return {
         "requests": summary.requests,
         "failed": summary.failed,
@@ -105,7 +105,7 @@ def last_request(access_log: Path, revision: str) -> float:
     with access_log.open(encoding="utf-8") as lines:
         times = [_moment(entry["time"]) for entry in map(json.loads, lines) if entry["revision"] == revision]
     if not times:
-        raise KanaryError(f"No request has reached {revision}.", "kanary logs access")
+        raise KanaryError(f"No request has reached {revision}.", f"{COMMAND} logs access")
     return max(times)
 
 

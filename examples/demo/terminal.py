@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 
+# As a person would type it here: the environment's folder is on nobody's PATH.
+COMMAND = os.path.relpath(Path(sys.executable).with_name("kanary"))
+
+
 def step(title: str) -> None:
     """A heading."""
     print(f"\n== {title}", flush=True)

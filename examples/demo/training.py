@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demo.terminal import step
+from demo.terminal import COMMAND, step
 from kanary import config, kfp
 from kanary.api import Client
 from kanary.commands.watch import watch
@@ -76,13 +76,13 @@ def train(prepared: Prepared, name: str, data: Path, **parameters: object) -> Ru
 def must_release(run: Run) -> None:
     """KanaryError unless the run packaged and deployed its model."""
     if run.state != "SUCCEEDED" or any(task(run, name).state != "SUCCEEDED" for name in ("package", "deploy")):
-        raise KanaryError(f"The training run {run.name} did not deploy a release.", f"kanary run {run.run_id[:8]}")
+        raise KanaryError(f"The training run {run.name} did not deploy a release.", f"{COMMAND} run {run.run_id[:8]}")
 
 
 def must_be_refused(run: Run) -> None:
     """KanaryError unless validation refused the run's data and nothing was trained on them."""
     if task(run, "validate").state != "FAILED" or task(run, "train").state != "SKIPPED":
-        raise KanaryError("The broken data were not refused.", f"kanary run {run.run_id[:8]}")
+        raise KanaryError("The broken data were not refused.", f"{COMMAND} run {run.run_id[:8]}")
     print("\nRefused, as it should be: nothing was trained on it.")
 
 
@@ -96,7 +96,7 @@ def report(run: Run) -> None:
     print(f"  model    {found['release']}   version {found['version']}")
     print(f"  digest   {found['digest']}")
     print(f"  report   {task(run, 'evaluate').outputs.artifacts['report'][0].uri}")
-    print(f"  logs     kanary run {run.run_id[:8]} --log train")
+    print(f"  logs     {COMMAND} run {run.run_id[:8]} --log train")
 
 
 def results(run: Run) -> dict[str, Any]:
