@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-
 # As a person would type it here: the environment's folder is on nobody's PATH.
 COMMAND = os.path.relpath(Path(sys.executable).with_name("kanary"))
 
