@@ -64,7 +64,7 @@ def deploy(release: Path, uri: str, digest: str | None, target: Target) -> Deplo
                 rollout.wait_ready(started, deadline=deadline, on_progress=lambda text: print(text, flush=True))
             )
             url = ready.url or (ready.status.url if started.first else "")
-            smoke_test(url, settings, release, spec, target.service)
+            smoke_test(url, release, spec, target.service)
             percent = 100 if started.first else 0
             if not started.first and target.percent:
                 moved = api.call(steer.set_traffic(target.service, namespace, target.percent, why, token=started.token))

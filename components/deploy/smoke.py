@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
 from kanary import modelspec
-from kanary.config import Config
 from kanary.errors import KanaryError
 from kanary.modelspec import ModelSpec
+from kanary.traffic import address
 
 ROWS = 8
 _TIMEOUT_S = 30.0
 
 
-def smoke_test(url: str, settings: Config, release: Path, spec: ModelSpec, model: str) -> None:
+def smoke_test(url: str, release: Path, spec: ModelSpec, model: str) -> None:
     """Predict `ROWS` rows of the model's reference at `url`; KanaryError unless each gets a class that the model has.
 
     An empty `url` means that KServe gives this revision no address of its own: that is printed, and nothing is sent.
@@ -27,7 +25,7 @@ def smoke_test(url: str, settings: Config, release: Path, spec: ModelSpec, model
         print("no smoke test: the service has no tag routing, so the revision has no URL of its own", flush=True)
         return
     rows = reference_rows(release, spec)
-    where, headers = address(url, settings)
+    where, headers = address(url.rstrip("/"))
     try:
         answer = httpx.post(
             f"{where}/v1/models/{model}:predict",
@@ -60,12 +58,3 @@ def reference_rows(release: Path, spec: ModelSpec) -> list[dict[str, Any]]:
     table = pq.read_table(pa.BufferReader(modelspec.read_file(release, spec, "reference.parquet")), columns=names)
     rows: list[dict[str, Any]] = table.to_pylist()
     return [row for row in rows if None not in row.values()][:ROWS]
-
-
-def address(url: str, settings: Config) -> tuple[str, dict[str, str]]:
-    """Where to send a request for `url`, and its headers: through the gateway of a running sandbox, else straight."""
-    try:
-        gateway = json.loads((settings.home / "endpoints.json").read_text(encoding="utf-8"))["gateway"]["url"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return url.rstrip("/"), {}
-    return str(gateway), {"Host": urlsplit(url).netloc}

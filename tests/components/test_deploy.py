@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from components.deploy.deployment import Target, deploy, servable
-from components.deploy.smoke import address, smoke_test
-from kanary import config
+from components.deploy.smoke import smoke_test
 from kanary.errors import InputError, ModelError
+from kanary.traffic import address
 
 
 @pytest.mark.parametrize(
@@ -45,21 +44,18 @@ def test_what_is_no_release_is_refused_before_any_request(tmp_path: Path) -> Non
         deploy(tmp_path, "s3://b/m", None, Target("m"))
 
 
-def test_the_smoke_test_goes_through_the_gateway_of_a_running_sandbox(tmp_path: Path) -> None:
-    settings = config.load({"home": str(tmp_path)}, environ={}, cwd=tmp_path)
-    url = "http://latest-m-predictor.default.localhost:8080"
-    assert address(url, settings) == (url, {})
-    endpoints = {"gateway": {"url": "http://127.0.0.1:9999"}}
-    (tmp_path / "endpoints.json").write_text(json.dumps(endpoints), encoding="utf-8")
-    assert address(url, settings) == (
-        "http://127.0.0.1:9999",
+def test_the_smoke_test_goes_where_the_url_says_whatever_runs_beside_it() -> None:
+    """A sandbox's own names need no name server; a cluster's are asked straight, also where a sandbox is running."""
+    assert address("http://latest-m-predictor.default.localhost:8080") == (
+        "http://127.0.0.1:8080",
         {"Host": "latest-m-predictor.default.localhost:8080"},
     )
+    cluster = "http://latest-m-predictor.models.svc.cluster.local"
+    assert address(cluster) == (cluster, {})
 
 
 def test_without_a_url_of_its_own_the_missing_smoke_test_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = config.load({"home": str(tmp_path)}, environ={}, cwd=tmp_path)
-    smoke_test("", settings, tmp_path, None, "m")  # type: ignore[arg-type]  # nothing is read of the model
+    smoke_test("", tmp_path, None, "m")  # type: ignore[arg-type]  # nothing is read of the model
     assert "no smoke test" in capsys.readouterr().out
