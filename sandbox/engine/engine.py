@@ -12,10 +12,9 @@ from pathlib import Path
 from sandbox.engine import step
 from sandbox.engine.run import RunExecution, paths
 from sandbox.errors import Conflict
-from sandbox.runstore.store import Run, Store
+from sandbox.runstore.store import FINAL_STATES, Run, Store
 
 _log = logging.getLogger(__name__)
-_FINAL = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
 
 
 class Engine:
@@ -37,7 +36,7 @@ class Engine:
         self._warming = [asyncio.create_task(server.start()) for server in (self.parents.light, self.parents.torch)]
         for run in self.store.unfinished_runs():
             if run.state == "CANCELING":
-                self._cancelled_while_away(run)
+                self._end(run.run_id, "CANCELED")
             else:
                 self._begin(run)
 
@@ -97,22 +96,16 @@ class Engine:
         except Exception as error:  # noqa: BLE001  # the outermost loop of a run; logged whole
             _log.exception("run %s ended by an error of the sandbox itself", run_id)
             with contextlib.suppress(Exception):
-                self._fail(run_id, f"the sandbox itself failed: {type(error).__name__}: {error}")
+                self._end(run_id, "FAILED", f"the sandbox itself failed: {type(error).__name__}: {error}")
         finally:
             self.executions.pop(run_id, None)
             self._tasks.pop(run_id, None)
 
-    def _fail(self, run_id: str, reason: str) -> None:
+    def _end(self, run_id: str, state: str, reason: str = "") -> None:
+        """Give a run that nobody executes any more, and whatever of it was under way, its final state."""
         now = time.time()
         for task in self.store.tasks(run_id):
-            if task.state not in _FINAL:
-                self.store.save_task(dataclasses.replace(task, state="FAILED", error=reason, finished_at=now))
-        run = dataclasses.replace(self.store.get_run(run_id), state="FAILED", error=reason, finished_at=now)
+            if task.state not in FINAL_STATES:
+                self.store.save_task(dataclasses.replace(task, state=state, error=reason, finished_at=now))
+        run = dataclasses.replace(self.store.get_run(run_id), state=state, error=reason, finished_at=now)
         self.store.save_run(run)
-
-    def _cancelled_while_away(self, run: Run) -> None:
-        now = time.time()
-        for task in self.store.tasks(run.run_id):
-            if task.state not in _FINAL:
-                self.store.save_task(dataclasses.replace(task, state="CANCELED", finished_at=now))
-        self.store.save_run(dataclasses.replace(run, state="CANCELED", finished_at=now))
