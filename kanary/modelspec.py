@@ -20,6 +20,9 @@ from typing import Any, Literal
 
 from kanary.errors import ModelError
 
+# 2: every feature says whether it is required.
+FORMAT: Literal["kanary/2"] = "kanary/2"
+
 SPEC = "model.json"
 WEIGHTS = "model.safetensors"
 REFERENCE = "reference.parquet"
@@ -40,23 +43,31 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 @dataclass(frozen=True)
 class NumericFeature:
-    """A number, standardised as (value - mean) / std; a missing value counts as `fill`, the training median."""
+    """A number, standardised as (value - mean) / std; a missing value counts as `fill`, the training median.
+
+    `required`: the schema says that it is never missing, so a prediction without it is refused.
+    """
 
     name: str
     type: Literal["number", "integer"]
     mean: float
     std: float
     fill: float
+    required: bool = False
     kind: Literal["numeric"] = "numeric"
 
 
 @dataclass(frozen=True)
 class CategoricalFeature:
-    """One of `categories`, in order; category i has embedding index i + 1, missing and unknown have 0."""
+    """One of `categories`, in order; category i has embedding index i + 1, missing and unknown have 0.
+
+    `required`: the schema says that it is never missing, so a prediction without it is refused.
+    """
 
     name: str
     type: Literal["string", "boolean", "integer", "number"]
     categories: tuple[str, ...]
+    required: bool = False
     kind: Literal["categorical"] = "categorical"
 
 
@@ -109,7 +120,7 @@ class ModelSpec:
     `files` maps each file's name to the hex sha256 of its bytes.
     """
 
-    format: Literal["kanary/1"]
+    format: Literal["kanary/2"]
     name: str
     version: str
     target: str
@@ -148,9 +159,9 @@ def parse(text: str, where: str = SPEC) -> ModelSpec:
         raw = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{where} is not JSON that can be read: {error}", _HINT) from None
-    if isinstance(raw, dict) and isinstance(raw.get("format"), str) and raw["format"] != "kanary/1":
+    if isinstance(raw, dict) and isinstance(raw.get("format"), str) and raw["format"] != FORMAT:
         raise ModelError(
-            f"{where} has the format {raw['format']!r}; this Kanary reads 'kanary/1'",
+            f"{where} has the format {raw['format']!r}; this Kanary reads {FORMAT!r}",
             "use the Kanary that wrote it, or train the model again",
         )
     spec = typing.cast(ModelSpec, _decode(ModelSpec, raw, where))
@@ -179,7 +190,7 @@ def check(spec: ModelSpec, where: str = SPEC) -> None:
         *((f"features.{feature.name}.categories", feature.type, feature.categories) for feature in spec.categorical),
     ]:
         must(len(set(values)) == len(values), f"{named}: one stands twice")
-        must(all(_SPELLING[kind].fullmatch(value) for value in values), f"{named}: one is no {kind}")
+        must(all(spells(kind, value) for value in values), f"{named}: one is no {kind}")
     sizes = spec.architecture.hidden + spec.architecture.embeddings
     must(len(spec.architecture.embeddings) == len(spec.categorical), "architecture.embeddings: one for each category")
     must(all(size > 0 for size in sizes), "architecture: sizes must be above 0")
@@ -213,6 +224,11 @@ def verify(directory: Path, expected: str | None = None) -> ModelSpec:
     for name in spec.files:
         read_file(directory, spec, name)
     return spec
+
+
+def spells(kind: str, text: str) -> bool:
+    """Whether `text` is how model.json writes a value of the type `kind`."""
+    return bool(_SPELLING[kind].fullmatch(text))
 
 
 def read_file(directory: Path, spec: ModelSpec, name: str) -> bytes:

@@ -65,8 +65,8 @@ def fit_feature(field: Field, values: npt.NDArray[Any]) -> Feature:
     """The feature of one schema field, fitted to the rows given. Categories come from the schema, not from the rows."""
     if field.categorical:
         categories = tuple(category_text(value) for value in field.categories)
-        return CategoricalFeature(field.name, cast(Any, field.type), categories)
-    return fit_numeric(field.name, cast(Any, field.type), values)
+        return CategoricalFeature(field.name, cast(Any, field.type), categories, field.required)
+    return fit_numeric(field.name, cast(Any, field.type), values, field.required)
 
 
 def reference_rows(table: pa.Table, seed: int) -> pa.Table:

@@ -18,7 +18,7 @@ from components.train.fitting import Fit, Say, class_weights, few_threads, fit_n
 from components.train.settings import Settings, check_identity
 from kanary import __version__
 from kanary.dataschema import TableSchema
-from kanary.modelspec import Architecture, CategoricalFeature, Lineage, ModelSpec, Training
+from kanary.modelspec import FORMAT, Architecture, CategoricalFeature, Lineage, ModelSpec, Training
 from serving.model import store
 from serving.model.network import TabularMLP, embedding_size, silence_unseen
 from serving.model.preprocess import category_text, class_indices, transform
@@ -89,7 +89,7 @@ def train(
             fit = fit_network(network.to(device), fit_batch, held_batch, weight, settings, say)
 
     draft = ModelSpec(
-        format="kanary/1",
+        format=FORMAT,
         name=name,
         version=version,
         target=schema.target,

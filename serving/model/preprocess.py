@@ -20,7 +20,7 @@ Columns = Mapping[str, Any]
 """Column name to a one-dimensional sequence of values: a list, a tuple or a numpy array."""
 
 # Standardised numbers are cut here, so that one wild value can neither overflow float32 nor drown the others.
-# Part of the format kanary/1: a model trained with another value would be another model.
+# Part of model.json's format: a model trained with another value would be another model.
 CLIP = 10.0
 
 
@@ -39,28 +39,69 @@ class Arrays:
         return Arrays(self.numeric[rows], self.categorical[rows])
 
 
-def transform(features: Sequence[Feature], columns: Columns) -> Arrays:
-    """The arrays for `columns`, whose names may be in any order and more than the features.
-
-    InputError names a column that is missing, of another length or no sequence, or a value that is no number.
+@dataclass(frozen=True)
+class Encoded:
+    """Rows read and not yet standardised: `numbers` float64 [rows, numeric features], NaN where one is missing;
+    `indices` int64 [rows, categorical features], 0 where one is missing or unknown.
     """
-    missing = [feature.name for feature in features if feature.name not in columns]
-    if missing:
-        raise InputError(f"columns are missing: {', '.join(missing)}", "send every feature; its values may be null")
-    lengths = {feature.name: _length(feature.name, columns[feature.name]) for feature in features}
-    rows = max(lengths.values(), default=0)
-    short = [f"{name} has {length}" for name, length in lengths.items() if length != rows]
-    if short:
-        raise InputError(f"columns differ in length: {', '.join(short)} of {rows} rows", "send one value for every row")
-    numeric = [feature for feature in features if isinstance(feature, NumericFeature)]
-    indices = [_embedding_index(feature, columns) for feature in features if isinstance(feature, CategoricalFeature)]
-    return Arrays(
-        _standardised(numeric, columns) if numeric else np.zeros((rows, 0), np.float32),
-        np.stack(indices, axis=1) if indices else np.zeros((rows, 0), np.int64),
-    )
+
+    numbers: npt.NDArray[np.float64]
+    indices: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Encoded:
+        """The given rows alone, in that order."""
+        return Encoded(self.numbers[rows], self.indices[rows])
 
 
-def fit_numeric(name: str, kind: Literal["number", "integer"], values: Any) -> NumericFeature:
+class Preprocessor:
+    """The preprocessing that `features` describe, in their order. `lookups`: value to index, for each categorical one.
+
+    What does not depend on the rows is worked out once: for one row, numpy's cost is that of its calls.
+    """
+
+    def __init__(self, features: Sequence[Feature]) -> None:
+        self.features = tuple(features)
+        self.numeric = tuple(feature for feature in features if isinstance(feature, NumericFeature))
+        self.categorical = tuple(feature for feature in features if isinstance(feature, CategoricalFeature))
+        self.lookups = tuple(_lookup(feature.type, feature.categories) for feature in self.categorical)
+        self._mean, self._std, self._fill = (
+            np.array([getattr(feature, name) for feature in self.numeric], np.float64)
+            for name in ("mean", "std", "fill")
+        )
+
+    def encode(self, columns: Columns) -> Encoded:
+        """The rows of `columns`, whose names may be in any order and more than the features.
+
+        InputError names a column that is missing, of another length or no sequence, or a value that is no number.
+        """
+        rows = _rows(self.features, columns)
+        read = [numbers(feature.name, columns[feature.name]) for feature in self.numeric]
+        indices = [
+            _indices(feature.name, lookup, columns[feature.name])
+            for feature, lookup in zip(self.categorical, self.lookups, strict=True)
+        ]
+        return Encoded(
+            np.stack(read, axis=1) if read else np.zeros((rows, 0)),
+            np.stack(indices, axis=1) if indices else np.zeros((rows, 0), np.int64),
+        )
+
+    def arrays(self, encoded: Encoded) -> Arrays:
+        """What the network reads: missing numbers filled, all standardised and cut."""
+        with np.errstate(over="ignore"):
+            scaled = (np.where(np.isnan(encoded.numbers), self._fill, encoded.numbers) - self._mean) / self._std
+        return Arrays(np.clip(scaled, -CLIP, CLIP).astype(np.float32), encoded.indices)
+
+
+def transform(features: Sequence[Feature], columns: Columns) -> Arrays:
+    """The arrays for `columns`, read and standardised; InputError as `Preprocessor.encode` raises it."""
+    preprocessor = Preprocessor(features)
+    return preprocessor.arrays(preprocessor.encode(columns))
+
+
+def fit_numeric(name: str, kind: Literal["number", "integer"], values: Any, required: bool = False) -> NumericFeature:
     """The feature fitted to a training column: mean and standard deviation of what is there, median as fill.
 
     A column that is constant or wholly missing tells nothing: it becomes 0 everywhere.
@@ -68,13 +109,14 @@ def fit_numeric(name: str, kind: Literal["number", "integer"], values: Any) -> N
     array = numbers(name, values)
     present = array[~np.isnan(array)]
     if not len(present):
-        return NumericFeature(name, kind, mean=0.0, std=1.0, fill=0.0)
+        return NumericFeature(name, kind, mean=0.0, std=1.0, fill=0.0, required=required)
     with np.errstate(over="ignore", invalid="ignore"):
         mean, std, fill = float(present.mean()), float(present.std()), float(np.median(present))
     if not np.isfinite([mean, std, fill]).all():
         raise InputError(f"column {name}: the values are too large to standardise", "scale or mend the column")
     constant = std <= 1e-12 * abs(mean)  # what rounding leaves of a constant column is no spread
-    return NumericFeature(name, kind, mean=mean, std=1.0 if constant else std, fill=mean if constant else fill)
+    std, fill = (1.0, mean) if constant else (std, fill)
+    return NumericFeature(name, kind, mean=mean, std=std, fill=fill, required=required)
 
 
 def numbers(name: str, values: Any) -> npt.NDArray[np.float64]:
@@ -111,18 +153,17 @@ def class_indices(target: str, kind: str, classes: Sequence[str], values: Any) -
     return found
 
 
-def _standardised(features: Sequence[NumericFeature], columns: Columns) -> npt.NDArray[np.float32]:
-    """All numeric columns at once, [rows, features]: for one row, numpy's cost is that of its calls."""
-    values = np.stack([numbers(feature.name, columns[feature.name]) for feature in features], axis=1)
-    mean, std, fill = (np.array([getattr(feature, name) for feature in features]) for name in ("mean", "std", "fill"))
-    with np.errstate(over="ignore"):
-        scaled = (np.where(np.isnan(values), fill, values) - mean) / std
-    clipped: npt.NDArray[np.float32] = np.clip(scaled, -CLIP, CLIP).astype(np.float32)
-    return clipped
-
-
-def _embedding_index(feature: CategoricalFeature, columns: Columns) -> npt.NDArray[np.int64]:
-    return _indices(feature.name, _lookup(feature.type, feature.categories), columns[feature.name])
+def _rows(features: Sequence[Feature], columns: Columns) -> int:
+    """How many rows the columns have. InputError for one that is missing, no sequence, or shorter than another."""
+    missing = [feature.name for feature in features if feature.name not in columns]
+    if missing:
+        raise InputError(f"columns are missing: {', '.join(missing)}", "send every feature; its values may be null")
+    lengths = {feature.name: _length(feature.name, columns[feature.name]) for feature in features}
+    rows = max(lengths.values(), default=0)
+    short = [f"{name} has {length}" for name, length in lengths.items() if length != rows]
+    if short:
+        raise InputError(f"columns differ in length: {', '.join(short)} of {rows} rows", "send one value for every row")
+    return rows
 
 
 def _lookup(kind: str, categories: Sequence[str]) -> dict[Any, int]:

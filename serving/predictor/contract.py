@@ -1,7 +1,7 @@
-"""What the values of a request must be for one model: the rule that both protocols share. Never mends a value.
+"""What the values of a request must be for one model, and the rows they become: the rule that all protocols share.
 
-model.json does not say which columns may be missing, so null and categories that training did not know are refused;
-`lenient` lets them through, to be treated as training treated them (filled with the median, or index 0).
+Missing values and categories that training did not know are treated as in training; a value that the schema requires
+is refused where it is missing. Never mends a value.
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
-from kanary.modelspec import CategoricalFeature, Feature, ModelSpec
+import numpy as np
+import numpy.typing as npt
+
+from kanary.errors import InputError
+from kanary.modelspec import CategoricalFeature, Feature, ModelSpec, spells
+from serving.model.preprocess import Encoded, Preprocessor
+from serving.predictor.quick import QuickRows
 from serving.predictor.refusal import Refused, listed, shown
 
 _TYPES: Mapping[str, frozenset[type]] = {
@@ -23,20 +29,23 @@ _TYPES: Mapping[str, frozenset[type]] = {
 }
 _WANTED = {"number": "a number", "integer": "a whole number", "string": "a text", "boolean": "true or false"}
 
+Column = list[Any] | npt.NDArray[Any]
+"""One value a row: plain values with None for null, or the numbers of a binary tensor with NaN for it."""
+
 
 @dataclass(frozen=True)
 class Contract:
-    """The features of a model in order, with what `check` needs to be fast.
+    """The features of a model in order. `types` holds the Python types that a column's values may have."""
 
-    `types` holds the Python types that a column's values may have, `known` the values of a categorical column:
-    categories as text, and as the value that the text stands for.
-    """
-
-    features: tuple[Feature, ...]
+    preprocessor: Preprocessor
+    quick: QuickRows
     names: tuple[str, ...]
     types: Mapping[str, frozenset[type]]
-    known: Mapping[str, frozenset[Any]]
-    lenient: bool
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The features, in the order of the names."""
+        return self.preprocessor.features
 
     def check_names(self, given: Iterable[str], where: str) -> None:
         """Refuse columns that are missing or none of the model's; `where` says whose columns they are."""
@@ -48,8 +57,11 @@ class Contract:
         if unexpected:
             raise Refused("column", f"{where} has {listed(unexpected)}, of which the model knows nothing")
 
-    def check(self, feature: Feature, values: list[Any], before: str, after: str) -> None:
+    def check(self, feature: Feature, values: Column, before: str, after: str) -> None:
         """Refuse a column unless every value is one that the feature can have; `before`row`after` names the place."""
+        if isinstance(values, np.ndarray):
+            _check_array(feature, values, before, after)
+            return
         found = set(map(type, values))
         allowed = self.types[feature.name]
         if not found <= allowed:
@@ -59,48 +71,74 @@ class Contract:
                 f"{before}{row}{after} is {shown(values[row])}; {_wanted(feature)} is needed",
             )
         if isinstance(feature, CategoricalFeature):
-            known = self.known[feature.name]
-            if not self.lenient and not known.issuperset(values):
-                row = next(row for row, value in enumerate(values) if value not in known)
-                raise Refused("category", f"{before}{row}{after} is {shown(values[row])}, not {_wanted(feature)}")
+            if str in found and feature.type != "string":
+                _check_texts(feature, values, before, after)
         elif float in found:
-            self._check_floats(feature, values, before, after)
+            _check_floats(feature, values, before, after)
 
-    def _check_floats(self, feature: Feature, values: list[Any], before: str, after: str) -> None:
-        for row, value in enumerate(values):
-            if type(value) is not float:
-                continue
-            if not math.isfinite(value) and not (self.lenient and math.isnan(value)):
-                raise Refused("range", f"{before}{row}{after} is {value}; a finite number is needed")
-            if feature.type == "integer" and not (math.isnan(value) or value.is_integer()):
-                raise Refused("type", f"{before}{row}{after} is {value}; {_wanted(feature)} is needed")
+    def encode(self, columns: Mapping[str, Column]) -> Encoded:
+        """The rows of columns that have been checked."""
+        try:
+            return self.preprocessor.encode(columns)
+        except InputError as error:
+            raise Refused("range", error.message) from None
 
 
-def contract(spec: ModelSpec, lenient: bool = False) -> Contract:
+def contract(spec: ModelSpec, preprocessor: Preprocessor | None = None) -> Contract:
     """The contract of the model that `spec` describes."""
-    missing = frozenset({NoneType}) if lenient else frozenset()
+    preprocessor = preprocessor or Preprocessor(spec.features)
     texts = frozenset({str})
     return Contract(
-        features=spec.features,
-        names=tuple(feature.name for feature in spec.features),
-        types={
-            feature.name: _TYPES[feature.type] | missing | (texts if isinstance(feature, CategoricalFeature) else set())
+        preprocessor,
+        QuickRows(preprocessor),
+        tuple(feature.name for feature in spec.features),
+        {
+            feature.name: _TYPES[feature.type]
+            | (texts if isinstance(feature, CategoricalFeature) else set())
+            | (set() if feature.required else {NoneType})
             for feature in spec.features
         },
-        known={feature.name: _known(feature) for feature in spec.categorical},
-        lenient=lenient,
     )
 
 
-def _known(feature: CategoricalFeature) -> frozenset[Any]:
-    texts: frozenset[Any] = frozenset(feature.categories)
-    if feature.type == "boolean":
-        return texts | {text == "true" for text in feature.categories}
+def _check_texts(feature: Feature, values: list[Any], before: str, after: str) -> None:
+    """A category may come as its text; one that is no text of its type is no category, not even an unknown one."""
+    for row, value in enumerate(values):
+        if type(value) is str and not spells(feature.type, value):
+            raise Refused("type", f"{before}{row}{after} is {shown(value)}; {_wanted(feature)} is needed")
+
+
+def _check_floats(feature: Feature, values: list[Any], before: str, after: str) -> None:
+    for row, value in enumerate(values):
+        if type(value) is float and not _suits(feature, value):
+            raise _refused(feature, value, f"{before}{row}{after}")
+
+
+def _check_array(feature: Feature, values: npt.NDArray[Any], before: str, after: str) -> None:
+    if values.dtype.kind != "f":
+        return
+    good = np.isfinite(values)
     if feature.type == "integer":
-        return texts | {int(text) for text in feature.categories}
-    if feature.type == "number":
-        return texts | {float(text) for text in feature.categories}
-    return texts
+        good &= np.floor(values) == values
+    if not feature.required:
+        good |= np.isnan(values)
+    if not good.all():
+        row = int(np.argmin(good))
+        raise _refused(feature, float(values[row]), f"{before}{row}{after}")
+
+
+def _suits(feature: Feature, value: float) -> bool:
+    if math.isnan(value):
+        return not feature.required
+    return math.isfinite(value) and (feature.type != "integer" or value.is_integer())
+
+
+def _refused(feature: Feature, value: float, place: str) -> Refused:
+    if math.isnan(value):
+        return Refused("null", f"{place} is {value}; {_wanted(feature)} is needed")
+    if math.isinf(value):
+        return Refused("range", f"{place} is {value}; a finite number is needed")
+    return Refused("type", f"{place} is {value}; {_wanted(feature)} is needed")
 
 
 def _wanted(feature: Feature) -> str:

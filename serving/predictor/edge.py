@@ -57,6 +57,11 @@ class Edge:
         self.limit = limit
         self._version = (VERSION_HEADER, service.version.encode("ascii"))
         self._one_long = asyncio.Lock()
+        # What nearly every request asks for, found without taking its path apart.
+        self._usual = {
+            path: Route(inference_protocol(path), path)
+            for path in (f"/v1/models/{service.name}:predict", f"/v2/models/{service.name}/infer")
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Never raises, so that the server never has to cut a connection."""
@@ -86,6 +91,9 @@ class Edge:
     def _route(self, scope: Scope) -> Route:
         """Where the request goes. Raises Refused where there is no such place."""
         path: str = scope["path"]
+        usual = self._usual.get(path)
+        if usual is not None and scope["method"] == "POST":
+            return usual
         found = _V1.fullmatch(path) or _V2.fullmatch(path)
         if found is None:
             if path.startswith("/v2/repository/"):
@@ -112,9 +120,9 @@ class Edge:
         json_length = _check_headers(headers, protocol)
         body = await self._body(headers, receive)
         if len(body) <= _LONG:
-            return self.service.answer(protocol, body, json_length)
+            return await self.service.answer(protocol, body, json_length)
         async with self._one_long:
-            return await asyncio.to_thread(self.service.answer, protocol, body, json_length)
+            return await asyncio.to_thread(self.service.answer_alone, protocol, body, json_length)
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """The whole body; refused as soon as it is known to be too long, and then no more of it is kept."""
@@ -178,9 +186,8 @@ def inference_protocol(path: str) -> Protocol | None:
 
 def _check_headers(headers: dict[bytes, bytes], protocol: Literal["v1", "v2"]) -> int | None:
     """Refuse a body that is no JSON by its headers; give the length of the JSON where binary tensors follow it."""
-    kind, _, parameters = headers.get(b"content-type", b"").decode("latin-1").lower().partition(";")
-    charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", parameters)
-    if kind.strip() not in _CONTENT_TYPES or (charset and charset[1] not in ("utf-8", "utf8", "us-ascii")):
+    kind = headers.get(b"content-type", b"application/json")
+    if kind != b"application/json" and not _is_json(kind):
         raise Refused("content", "the content type must be application/json, in UTF-8", 415)
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise Refused("content", "the body must not be compressed", 415)
@@ -190,6 +197,12 @@ def _check_headers(headers: dict[bytes, bytes], protocol: Literal["v1", "v2"]) -
     if not (told.isdigit() and len(told) < 16):
         raise Refused("malformed", f"{JSON_LENGTH_HEADER.decode()} is no whole number")
     return int(told)
+
+
+def _is_json(content_type: bytes) -> bool:
+    kind, _, parameters = content_type.decode("latin-1").lower().partition(";")
+    charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", parameters)
+    return kind.strip() in _CONTENT_TYPES and not (charset and charset[1] not in ("utf-8", "utf8", "us-ascii"))
 
 
 def _error(message: str) -> bytes:

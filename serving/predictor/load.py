@@ -11,6 +11,8 @@ from kanary.errors import ModelError
 from kanary.modelspec import REFERENCE, RELEASE, SPEC
 from serving.model import store
 from serving.model.predict import Predictor
+from serving.model.preprocess import Encoded
+from serving.predictor.batcher import measure
 from serving.predictor.contract import contract
 from serving.predictor.metrics import Metrics
 from serving.predictor.service import Service
@@ -18,7 +20,7 @@ from serving.predictor.service import Service
 _WARM_UP_ROWS = 8
 
 
-def load(directory: Path, name: str = "", digest: str = "", lenient: bool = False) -> Service:
+def load(directory: Path, name: str = "", digest: str = "") -> Service:
     """The service of the model in `directory`, verified against `digest` and release.json, after a warm-up prediction.
 
     `name` defaults to the model's own. ModelError where the model is incomplete, altered, another, or predicts
@@ -27,10 +29,9 @@ def load(directory: Path, name: str = "", digest: str = "", lenient: bool = Fals
     directory = locate(directory)
     predictor = Predictor.load(directory, expected_digest(directory, digest))
     spec = predictor.spec
-    warm_up(predictor, directory)
-    metrics = Metrics(name or spec.name, spec.version)
-    metrics.open(spec.classes)
-    return Service(metrics.service, predictor, contract(spec, lenient), metrics)
+    cost = measure(predictor.probabilities, warm_up(predictor, directory))
+    name = name or spec.name
+    return Service(name, predictor, contract(spec, predictor.preprocessor), Metrics(name, spec), cost)
 
 
 def locate(directory: Path) -> Path:
@@ -71,14 +72,16 @@ def expected_digest(directory: Path, given: str) -> str | None:
     return released
 
 
-def warm_up(predictor: Predictor, directory: Path) -> None:
-    """Predict some of the model's own rows. ModelError where that gives no probabilities."""
+def warm_up(predictor: Predictor, directory: Path) -> Encoded:
+    """Predict some of the model's own rows, and give them. ModelError where that gives no probabilities."""
     spec = predictor.spec
     rows = store.reference_rows(directory, spec).slice(0, _WARM_UP_ROWS)
     missing = [feature.name for feature in spec.features if feature.name not in rows.column_names]
     if missing or not len(rows):
         what = f"lacks the columns {', '.join(missing)}" if missing else "holds no row"
         raise ModelError(f"{directory / REFERENCE} {what}", "train the model again")
-    probabilities = predictor.predict_proba({feature.name: rows[feature.name].to_pylist() for feature in spec.features})
+    encoded = predictor.preprocessor.encode({feature.name: rows[feature.name].to_pylist() for feature in spec.features})
+    probabilities = predictor.probabilities(encoded)
     if probabilities.shape != (len(rows), len(spec.classes)) or not np.allclose(probabilities.sum(axis=1), 1.0):
         raise ModelError(f"{directory} gives no probabilities for its own reference rows", "train the model again")
+    return encoded

@@ -41,7 +41,7 @@ class PredictorModel(kserve.Model):  # type: ignore[misc]  # kserve carries no t
             document, json_length = payload.to_rest()
             if json_length is None:
                 return kserve.InferResponse.from_rest(self.service.v2(document))
-            answer = self.service.answer("v2", document, json_length)
+            answer = self.service.answer_alone("v2", document, json_length)
             return kserve.InferResponse.from_bytes(answer, len(answer))
         except Refused as refused:
             raise InvalidInput(refused.message) from None

@@ -13,9 +13,8 @@ Reason = Literal[
     "shape",  # empty, ragged, or of other dimensions than the model's
     "column",  # a column is missing, or is none of the model's
     "type",
-    "null",
+    "null",  # a value that the schema requires
     "range",  # not finite, or beyond its datatype
-    "category",  # a category that training did not know
     "too_large",
     "not_found",  # another model, version or operation
     "method",

@@ -1,16 +1,23 @@
-"""One model behind both protocols: bytes of a request in, bytes of an answer out. Knows no HTTP."""
+"""One model behind every protocol: a request's bytes to rows, rows to probabilities, these to an answer's bytes.
+
+Knows no HTTP. What waits at the same time is predicted together (`predict`); `answer_alone` serves callers without an
+event loop, and bodies too long to be worked on in one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
-from kanary.errors import InputError
 from serving.model.predict import Predictor
+from serving.model.preprocess import Encoded
 from serving.predictor import v1, v2
+from serving.predictor.batcher import NOTHING, Batcher, Cost
 from serving.predictor.contract import Contract
 from serving.predictor.metrics import Metrics
 from serving.predictor.refusal import Refused
@@ -19,52 +26,78 @@ Protocol = Literal["v1", "v2"]
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A decoded request: its rows, and what else of it the answer needs (nothing in V1)."""
+
+    rows: Encoded
+    v2: v2.Request | None = None
+
+
 class Service:
     """A loaded model, served as `name`. `metrics` counts what is predicted; None where nothing is to be counted."""
 
-    name: str
-    predictor: Predictor
-    contract: Contract
-    metrics: Metrics | None = None
+    def __init__(
+        self, name: str, predictor: Predictor, contract: Contract, metrics: Metrics | None = None, cost: Cost = NOTHING
+    ) -> None:
+        self.name = name
+        self.predictor = predictor
+        self.contract = contract
+        self.metrics = metrics
+        self.predict = Batcher(self._predict, cost)
 
     @property
     def version(self) -> str:
         """The model's version."""
         return self.predictor.spec.version
 
-    def answer(self, protocol: Protocol, body: bytes, json_length: int | None = None) -> bytes:
+    async def answer(self, protocol: Protocol, body: bytes, json_length: int | None = None) -> bytes:
         """The response's body. V2: `json_length` bytes are JSON, what follows is binary tensors; None: all is JSON.
 
         Raises Refused for a body that the model cannot take.
         """
-        if protocol == "v1":
-            return orjson.dumps(self.v1(_parsed(body)))
-        if json_length is None:
-            return orjson.dumps(self.v2(_parsed(body)))
-        if not 0 <= json_length <= len(body):
-            raise Refused("malformed", f"the JSON is said to have {json_length} bytes; the body has {len(body)}")
-        return orjson.dumps(self.v2(_parsed(body[:json_length]), body[json_length:]))
+        asked = self._read(protocol, body, json_length)
+        return orjson.dumps(self._answer(asked, await self.predict(asked.rows)))
+
+    def answer_alone(self, protocol: Protocol, body: bytes, json_length: int | None = None) -> bytes:
+        """The same, predicted by itself and at once; may run in any thread."""
+        return orjson.dumps(self._answer_alone(self._read(protocol, body, json_length)))
 
     def v1(self, document: Any) -> dict[str, Any]:
-        """The answer to a V1 document."""
-        labels, probabilities = self._predict(v1.decode(document, self.contract))
-        return v1.encode(labels, probabilities, self.predictor.spec.classes)
+        """The answer to a V1 document, predicted by itself."""
+        return self._answer_alone(Asked(v1.decode(document, self.contract)))
 
     def v2(self, document: Any, binary: bytes = b"") -> dict[str, Any]:
-        """The answer to a V2 document and the binary tensors behind it."""
+        """The answer to a V2 document and the binary tensors behind it, predicted by itself."""
         request = v2.decode(document, binary, self.contract)
-        labels, probabilities = self._predict(request.columns)
-        return v2.encode(request, labels, probabilities, self.name, self.predictor.spec)
+        return self._answer_alone(Asked(request.rows, request))
 
-    def _predict(self, columns: Mapping[str, Sequence[Any]]) -> tuple[list[str], list[list[float]]]:
-        try:
-            probabilities = self.predictor.predict_proba(columns)
-        except InputError as error:
-            raise Refused("type", error.message) from None
-        labels = self.predictor.labels(probabilities)
+    def labels(self, probabilities: npt.NDArray[np.float64]) -> Sequence[str]:
+        """The likeliest class of every row."""
+        return self.predictor.labels(probabilities)
+
+    def _read(self, protocol: Protocol, body: bytes, json_length: int | None) -> Asked:
+        if protocol == "v1":
+            return Asked(v1.decode(_parsed(body), self.contract))
+        length = len(body) if json_length is None else json_length
+        if not 0 <= length <= len(body):
+            raise Refused("malformed", f"the JSON is said to have {length} bytes; the body has {len(body)}")
+        request = v2.decode(_parsed(body[:length]), body[length:], self.contract)
+        return Asked(request.rows, request)
+
+    def _answer_alone(self, asked: Asked) -> dict[str, Any]:
+        return self._answer(asked, self._predict(asked.rows))
+
+    def _answer(self, asked: Asked, probabilities: npt.NDArray[np.float64]) -> dict[str, Any]:
+        labels, rows = self.labels(probabilities), probabilities.tolist()
+        if asked.v2 is None:
+            return v1.encode(labels, rows, self.predictor.spec.classes)
+        return v2.encode(asked.v2, labels, rows, self.name, self.predictor.spec)
+
+    def _predict(self, rows: Encoded) -> npt.NDArray[np.float64]:
+        probabilities = self.predictor.probabilities(rows)
         if self.metrics is not None:
-            self.metrics.predicted(labels)
-        return labels, probabilities.tolist()
+            self.metrics.predicted(rows, probabilities)
+        return probabilities
 
 
 def _parsed(text: bytes) -> Any:

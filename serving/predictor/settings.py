@@ -16,7 +16,7 @@ MEBIBYTE = 1 << 20
 
 @dataclass(frozen=True)
 class Settings:
-    """`model_name` and `digest` are empty where the model's own count; `torch_threads` 0 means by the cores."""
+    """`model_name` and `digest` are empty where the model's own count; `torch_threads` 0: by the model."""
 
     model_name: str
     model_dir: Path
@@ -24,7 +24,6 @@ class Settings:
     host: str
     http_port: int
     max_body_bytes: int
-    lenient: bool
     torch_threads: int
     grace_s: int
 
@@ -46,7 +45,6 @@ def settings(argv: Sequence[str], environment: Mapping[str, str] | None = None) 
         host=given.host,
         http_port=given.http_port,
         max_body_bytes=given.max_body_bytes,
-        lenient=given.missing == "as-training",
         torch_threads=given.torch_threads,
         grace_s=given.grace_period,
     )
@@ -77,17 +75,11 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         help="longest request body; a longer one gets 413 (default: %(default)s)",
     )
     add(
-        "--missing",
-        choices=("refuse", "as-training"),
-        default="refuse",
-        help="null, NaN and categories that training did not know: refuse them with 400, or take them as training "
-        "did (default: %(default)s)",
-    )
-    add(
         "--torch_threads",
         type=_natural,
         default=0,
-        help="threads for one prediction (default: $OMP_NUM_THREADS, cores)",
+        help="threads for one prediction (default: $OMP_NUM_THREADS, else 1 for a small model and the cores, at most "
+        "4, for a large one)",
     )
     add("--grace_period", type=_natural, default=25, help="seconds that requests under way get when told to stop")
     add("--enable_grpc", type=_boolean, default=False, help="KServe's switch; only false is offered")

@@ -1,4 +1,4 @@
-"""V2 tensors as they come over HTTP, inside the JSON or as binary behind it, to flat lists of plain values.
+"""V2 tensors as they come over HTTP, inside the JSON or as binary behind it, to flat columns of values.
 
 Source: the Open Inference Protocol (open-inference-protocol/specification/protocol/inference_rest.md) and its
 binary tensor data extension.
@@ -12,6 +12,7 @@ from types import NoneType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from serving.predictor.refusal import Refused, shown
 
@@ -36,12 +37,15 @@ DATATYPES = (*_NUMPY, "BYTES")
 
 @dataclass(frozen=True)
 class Tensor:
-    """`data` is flat, in row-major order, and has as many values as `shape` says; null is None."""
+    """`data` is flat, in row-major order, and has as many values as `shape` says.
+
+    Plain values with None for null, or, from binary, an array of numbers.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: list[Any]
+    data: list[Any] | npt.NDArray[Any]
 
 
 def tensors(inputs: list[Any], binary: bytes) -> list[Tensor]:
@@ -55,7 +59,7 @@ def tensors(inputs: list[Any], binary: bytes) -> list[Tensor]:
         name, datatype, shape = _description(entry, place)
         size = (entry.get("parameters") or {}).get("binary_data_size")
         if size is None:
-            data = _from_json(entry.get("data"), datatype, shape, place)
+            data: list[Any] | npt.NDArray[Any] = _from_json(entry.get("data"), datatype, shape, place)
         else:
             if type(size) is not int or not 0 <= size <= len(binary) - offset:
                 raise Refused(
@@ -118,14 +122,14 @@ def _python_types(datatype: str) -> set[type]:
     return {str if datatype == "BYTES" else bool, NoneType}
 
 
-def _from_binary(raw: bytes, datatype: str, place: str) -> list[Any]:
+def _from_binary(raw: bytes, datatype: str, place: str) -> list[Any] | npt.NDArray[Any]:
     if datatype == "BYTES":
         return _texts(raw, place)
     kind = np.dtype(_NUMPY[datatype])
     if len(raw) % kind.itemsize:
         raise Refused("shape", f"{place}: {len(raw)} bytes are no whole number of {datatype}")
-    values: list[Any] = np.frombuffer(raw, kind).tolist()
-    return values
+    values = np.frombuffer(raw, kind)
+    return values.tolist() if datatype == "BOOL" else values
 
 
 def _texts(raw: bytes, place: str) -> list[Any]:

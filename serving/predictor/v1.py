@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from serving.model.preprocess import Encoded
 from serving.predictor.contract import Contract
 from serving.predictor.refusal import Refused, shown
 
 
-def decode(document: Any, contract: Contract) -> dict[str, list[Any]]:
-    """The columns of a request, one value a row. Raises Refused for anything that the model cannot take."""
+def decode(document: Any, contract: Contract) -> Encoded:
+    """The rows of a request. Raises Refused for anything that the model cannot take."""
     if not isinstance(document, dict):
         raise Refused("malformed", f'the body is {shown(document)}; an object with "instances" is needed')
     instances = document.get("instances")
@@ -28,7 +29,9 @@ def decode(document: Any, contract: Contract) -> dict[str, list[Any]]:
     if row or not isinstance(instances[0], dict | list):
         kind = shown(instances[row])
         raise Refused("shape", f"instances[{row}] is {kind}; all must be objects, or all lists")
-    return _objects(instances, contract) if isinstance(instances[0], dict) else _lists(instances, contract)
+    if isinstance(instances[0], dict):
+        return contract.quick.objects(instances) or contract.encode(_objects(instances, contract))
+    return contract.quick.lists(instances) or contract.encode(_lists(instances, contract))
 
 
 def encode(labels: Sequence[str], probabilities: Sequence[Sequence[float]], classes: Sequence[str]) -> dict[str, Any]:

@@ -8,14 +8,15 @@ its columns. The response is JSON, whatever `binary_data_output` asks.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from kanary.modelspec import CategoricalFeature, Feature, ModelSpec
-from serving.predictor.contract import Contract
+from serving.model.preprocess import Encoded
+from serving.predictor.contract import Column, Contract
 from serving.predictor.refusal import Refused, listed, shown
 from serving.predictor.tensors import FLOATS, INTEGERS, Tensor, tensors
 
@@ -25,9 +26,9 @@ _NATIVE = {"number": "FP64", "integer": "INT64", "string": "BYTES", "boolean": "
 
 @dataclass(frozen=True)
 class Request:
-    """A decoded request: its columns, one value a row, its id, and the outputs that it asks for."""
+    """A decoded request: its rows, its id, and the outputs that it asks for."""
 
-    columns: Mapping[str, list[Any]]
+    rows: Encoded
     id: str
     outputs: tuple[str, ...]
 
@@ -48,8 +49,12 @@ def decode(document: Any, binary: bytes, contract: Contract) -> Request:
         raise Refused("malformed", f'"inputs" is {found}; a list is needed')
     if not inputs:
         raise Refused("shape", '"inputs" is empty; at least one tensor is needed')
-    columns = _columns(tensors(inputs, binary), contract)
-    return Request(columns, request_id or str(uuid.uuid4()), outputs)
+    return Request(rows(tensors(inputs, binary), contract), request_id or str(uuid.uuid4()), outputs)
+
+
+def rows(given: list[Tensor], contract: Contract) -> Encoded:
+    """The rows in the tensors of a request. Raises Refused for what the model cannot take."""
+    return contract.encode(_columns(given, contract))
 
 
 def encode(
@@ -100,7 +105,7 @@ def _outputs(asked: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _columns(given: list[Tensor], contract: Contract) -> dict[str, list[Any]]:
+def _columns(given: list[Tensor], contract: Contract) -> dict[str, Column]:
     width = len(contract.names)
     if len(given) == 1 and len(given[0].shape) == 2 and (width > 1 or given[0].name not in contract.names):
         return _matrix(given[0], contract)
@@ -109,22 +114,22 @@ def _columns(given: list[Tensor], contract: Contract) -> dict[str, list[Any]]:
         twice = next(tensor.name for index, tensor in enumerate(given) if tensor.name in _names(given[:index]))
         raise Refused("column", f"two inputs are named {listed([twice])}")
     by_name = {tensor.name: (index, tensor) for index, tensor in enumerate(given)}
-    rows = given[0].shape[0]
+    count = given[0].shape[0]
     for feature in contract.features:
         index, tensor = by_name[feature.name]
-        if tensor.shape not in ((rows,), (rows, 1)):
-            needed = f"[{rows}] or [{rows}, 1] is needed, one value for every row"
+        if tensor.shape not in ((count,), (count, 1)):
+            needed = f"[{count}] or [{count}, 1] is needed, one value for every row"
             raise Refused("shape", f"inputs[{index}] has the shape {list(tensor.shape)}; {needed}")
         _check_datatype(feature, tensor, index)
         contract.check(feature, tensor.data, f"inputs[{index}].data[", "]")
     return {name: by_name[name][1].data for name in contract.names}
 
 
-def _matrix(tensor: Tensor, contract: Contract) -> dict[str, list[Any]]:
+def _matrix(tensor: Tensor, contract: Contract) -> dict[str, Column]:
     width = len(contract.names)
     if tensor.shape[1] != width:
         raise Refused("shape", f"inputs[0] has the shape {list(tensor.shape)}; the model takes [rows, {width}]")
-    columns = {}
+    columns: dict[str, Column] = {}
     for index, feature in enumerate(contract.features):
         _check_datatype(feature, tensor, 0)
         column = tensor.data[index::width]

@@ -92,7 +92,7 @@ def test_unknown_and_missing_categories_are_served_as_they_were_trained(tmp_path
     assert np.array_equal(missing, unknown)
     assert not np.array_equal(missing, known)
     # `black` is in the schema, but no row is: it must say no more than a colour nobody knows
-    weight = predictor.network.embeddings[0].get_parameter("weight")
+    weight = store.load(model)[1].embeddings[0].get_parameter("weight")
     assert weight[4].abs().sum() == 0
     assert weight[1].abs().sum() > 0
 

@@ -18,15 +18,29 @@ BYTES = {WEIGHTS: b"weights", REFERENCE: b"rows"}
 def document() -> dict[str, Any]:
     """A valid model.json as plain JSON."""
     return {
-        "format": "kanary/1",
+        "format": "kanary/2",
         "name": "iris",
         "version": "1.0",
         "target": "kind",
         "target_type": "string",
         "classes": ["a", "b"],
         "features": [
-            {"kind": "numeric", "name": "width", "type": "number", "mean": 1.5, "std": 2, "fill": 1.0},
-            {"kind": "categorical", "name": "soil", "type": "string", "categories": ["clay", "säure"]},
+            {
+                "kind": "numeric",
+                "name": "width",
+                "type": "number",
+                "mean": 1.5,
+                "std": 2,
+                "fill": 1.0,
+                "required": True,
+            },
+            {
+                "kind": "categorical",
+                "name": "soil",
+                "type": "string",
+                "categories": ["clay", "säure"],
+                "required": False,
+            },
         ],
         "sensitive": ["soil"],
         "architecture": {"kind": "mlp", "hidden": [8], "dropout": 0.1, "embeddings": [2]},

@@ -58,7 +58,7 @@ def write_model(directory: Path, features: tuple[Feature, ...] = MIXED, seed: in
     """A model of those features with random weights, and reference rows with missing values."""
     categorical = sum(isinstance(feature, CategoricalFeature) for feature in features)
     draft = ModelSpec(
-        format="kanary/1",
+        format="kanary/2",
         name="plants",
         version=version,
         target="kind",

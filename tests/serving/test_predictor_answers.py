@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ from hypothesis import strategies as st
 from kserve.errors import InvalidInput
 
 from kanary.modelspec import CategoricalFeature
-from serving.model.preprocess import transform
-from serving.predictor.contract import contract
+from serving.predictor import v1
+from serving.predictor.contract import Contract, contract
 from serving.predictor.load import load
 from serving.predictor.model import PredictorModel
+from serving.predictor.quick import QuickRows
 from serving.predictor.refusal import Refused
 from serving.predictor.service import Service
 from tests.serving.predictor_rig import MIXED, NUMERIC, ROWS, V1_GOOD, V2_GOOD, write_model
@@ -31,15 +34,19 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Service:
 
 
 @pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Service:
+    """The same model, trained by a schema that requires every value."""
+    folder = tmp_path_factory.mktemp("strict") / "model"
+    write_model(folder, tuple(dataclasses.replace(feature, required=True) for feature in MIXED))
+    return load(folder, "strict")
+
+
+@pytest.fixture(scope="module")
 def numeric(tmp_path_factory: pytest.TempPathFactory) -> Service:
     """A service of the model with numbers only."""
     folder = tmp_path_factory.mktemp("numeric") / "model"
     write_model(folder, NUMERIC)
     return load(folder, "numeric")
-
-
-def lenient(service: Service) -> Service:
-    return dataclasses.replace(service, contract=contract(service.predictor.spec, lenient=True))
 
 
 def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -89,30 +96,85 @@ def test_the_outputs_asked_for_are_the_outputs_given(mixed: Service) -> None:
 
 
 @pytest.mark.parametrize("column", ["height", "leaves", "colour", "evergreen"])
-def test_what_is_missing_is_refused_or_treated_as_in_training(mixed: Service, column: str) -> None:
+def test_what_is_missing_is_treated_as_in_training_unless_the_schema_requires_it(
+    mixed: Service, strict: Service, column: str
+) -> None:
     row = ROWS[0] | {column: None}
+    answer = mixed.v1({"instances": [row]})["predictions"][0]
+    assert list(answer["probabilities"].values()) == mixed.predictor.predict_proba(columns([row]))[0].tolist()
     with pytest.raises(Refused, match=rf"instances\[0\]\.{column} is null") as refused:
-        mixed.v1({"instances": [row]})
+        strict.v1({"instances": [row]})
     assert refused.value.reason == "null"
-    answer = lenient(mixed).v1({"instances": [row]})["predictions"][0]
-    assert list(answer["probabilities"].values()) == mixed.predictor.predict_proba(columns([row]))[0].tolist()
 
 
-def test_a_category_unknown_to_training_is_refused_or_treated_as_in_training(mixed: Service) -> None:
-    row = ROWS[0] | {"colour": "violet"}
-    with pytest.raises(Refused, match="'violet', not one of red, green") as refused:
-        mixed.v1({"instances": [row]})
-    assert refused.value.reason == "category"
-    answer = lenient(mixed).v1({"instances": [row]})["predictions"][0]
-    assert list(answer["probabilities"].values()) == mixed.predictor.predict_proba(columns([row]))[0].tolist()
+def test_a_missing_number_in_binary_is_nan(mixed: Service, strict: Service) -> None:
+    document, binary = with_binary_height([float("nan")])
+    row = ROWS[0] | {"height": None, "leaves": 3}
+    expected = mixed.predictor.predict_proba(columns([row]))[0].tolist()
+    assert output(mixed.v2(document, binary), "probabilities")["data"] == expected
+    with pytest.raises(Refused, match="is nan; a number is needed") as refused:
+        strict.v2(document, binary)
+    assert refused.value.reason == "null"
+
+
+def test_a_category_unknown_to_training_is_treated_as_a_missing_one(mixed: Service, strict: Service) -> None:
+    for service in (mixed, strict):
+        answer = service.v1({"instances": [ROWS[0] | {"colour": "violet"}]})["predictions"]
+        assert answer == mixed.v1({"instances": [ROWS[0] | {"colour": None}]})["predictions"]
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf")])
-def test_infinity_is_refused_however_lenient(mixed: Service, value: float) -> None:
-    document = {"inputs": [{"name": "height", "datatype": "FP64", "shape": [1], "parameters": {"binary_data_size": 8}}]}
-    document["inputs"] += [{**entry, "shape": [1], "data": entry["data"][:1]} for entry in V2_GOOD["inputs"][1:]]
-    with pytest.raises(Refused, match="a finite number is needed"):
-        lenient(mixed).v2(document, np.array([value]).tobytes())
+def test_infinity_is_refused_whatever_the_schema_says(mixed: Service, strict: Service, value: float) -> None:
+    for service in (mixed, strict):
+        with pytest.raises(Refused, match="a finite number is needed"):
+            service.v2(*with_binary_height([value]))
+
+
+def with_binary_height(values: list[float]) -> tuple[dict[str, Any], bytes]:
+    """A V2 request of the first row, its height as binary."""
+    height = {"name": "height", "datatype": "FP64", "shape": [1], "parameters": {"binary_data_size": 8}}
+    rest = [{**entry, "shape": [1], "data": entry["data"][:1]} for entry in V2_GOOD["inputs"][1:]]
+    return {"inputs": [height, *rest]}, np.array(values).tobytes()
+
+
+NUMBERS = st.none() | st.integers(-(2**70), 2**70) | st.floats() | st.sampled_from([True, "1.5", 1.0, 3, 3.5, []])
+COLOURS: st.SearchStrategy[Any] = st.sampled_from(["red", "green", "violet", "", None, 1, True, ["red"], {}])
+TRUTHS: st.SearchStrategy[Any] = st.sampled_from([True, False, "true", "false", "yes", None, 1, 0, 1.0, []])
+
+
+@settings(max_examples=300, deadline=None, database=None)
+@given(st.lists(st.tuples(NUMBERS, NUMBERS, COLOURS, TRUTHS), min_size=1, max_size=4))
+def test_the_quick_way_reads_what_the_careful_way_reads_or_leaves_it(
+    mixed: Service, strict: Service, values: list[Any]
+) -> None:
+    for service in (mixed, strict):
+        careful = dataclasses.replace(service.contract, quick=Hesitant())
+        for instances in ([dict(zip(ROWS[0], row, strict=True)) for row in values], [list(row) for row in values]):
+            found = [encoded_or_refused(rule, {"instances": instances}) for rule in (service.contract, careful)]
+            assert found[0] == found[1]
+
+
+class Hesitant(QuickRows):
+    """Leaves everything to the careful way."""
+
+    def __init__(self) -> None:
+        pass
+
+    def _read(self, *_: Any) -> None:
+        return None
+
+    _from_object = _from_list = ((), ())  # type: ignore[assignment]
+
+
+def encoded_or_refused(rule: Contract, document: dict[str, Any]) -> tuple[bytes, bytes] | str:
+    try:
+        rows = v1.decode(document, rule)
+    except Refused as refused:
+        return refused.message
+    return rows.numbers.tobytes(), rows.indices.tobytes()
+
+
+NATIVE: dict[str, Callable[[str], Any]] = {"string": str, "integer": int, "number": float}
 
 
 @pytest.mark.parametrize(
@@ -125,18 +187,26 @@ def test_infinity_is_refused_however_lenient(mixed: Service, value: float) -> No
     ],
     ids=lambda feature: str(feature.type),
 )
-def test_a_category_that_is_let_in_is_one_that_the_model_knows(mixed: Service, feature: CategoricalFeature) -> None:
+def test_a_category_known_to_training_is_found_in_every_spelling(mixed: Service, feature: CategoricalFeature) -> None:
     rule = contract(dataclasses.replace(mixed.predictor.spec, features=(feature,)))
-    let_in: list[Any] = []
     offered: tuple[Any, ...] = ("b", "2", True, False, -3, 0, 12, 7, 0.5, 2, 2.0, 1000, 0.25, None, [], {})
+    read: dict[Any, int] = {}
     for value in (*feature.categories, *offered):
-        try:
+        with contextlib.suppress(Refused):
             rule.check(feature, [value], "row ", "")
-        except Refused:
-            continue
-        let_in.append(value)
-    assert len(let_in) >= len(feature.categories)
-    assert (transform([feature], {"c": let_in}).categorical > 0).all()
+            read[value] = int(rule.encode({"c": [value]}).indices[0, 0])
+    for index, text in enumerate(feature.categories, 1):
+        native = text == "true" if feature.type == "boolean" else NATIVE[feature.type](text)
+        assert read[text] == index
+        assert rule.encode({"c": [native]}).indices[0, 0] == index
+    assert read[None] == 0
+
+
+@pytest.mark.parametrize(("feature", "text"), [("boolean", "yes"), ("integer", "1.5"), ("number", "one")])
+def test_a_text_that_spells_no_value_of_its_type_is_no_category(mixed: Service, feature: Any, text: str) -> None:
+    rule = contract(dataclasses.replace(mixed.predictor.spec, features=(CategoricalFeature("c", feature, ("1",)),)))
+    with pytest.raises(Refused, match="one of 1 is needed"):
+        rule.check(rule.features[0], [text], "row ", "")
 
 
 def test_the_kserve_model_answers_what_the_service_answers(mixed: Service) -> None:
@@ -189,8 +259,8 @@ quick = settings(max_examples=150, deadline=None, database=None, suppress_health
 
 @quick
 @given(st.fixed_dictionaries({"instances": st.lists(rows | anything, max_size=3) | anything}) | anything)
-def test_whatever_v1_is_asked_it_answers_or_refuses(mixed: Service, document: Any) -> None:
-    assert answers_or_refuses(mixed, lambda service: service.v1(document), "predictions")
+def test_whatever_v1_is_asked_it_answers_or_refuses(mixed: Service, strict: Service, document: Any) -> None:
+    assert answers_or_refuses((mixed, strict), lambda service: service.v1(document), "predictions")
 
 
 @quick
@@ -202,13 +272,15 @@ def test_whatever_v1_is_asked_it_answers_or_refuses(mixed: Service, document: An
     | anything,
     st.binary(max_size=9),
 )
-def test_whatever_v2_is_asked_it_answers_or_refuses(mixed: Service, document: Any, binary: bytes) -> None:
-    assert answers_or_refuses(mixed, lambda service: service.v2(document, binary), "outputs")
+def test_whatever_v2_is_asked_it_answers_or_refuses(
+    mixed: Service, strict: Service, document: Any, binary: bytes
+) -> None:
+    assert answers_or_refuses((mixed, strict), lambda service: service.v2(document, binary), "outputs")
 
 
-def answers_or_refuses(service: Service, ask: Any, key: str) -> bool:
-    """Whether both the strict and the lenient service give an answer or a refusal with a reason; others propagate."""
-    for one in (service, lenient(service)):
+def answers_or_refuses(services: tuple[Service, ...], ask: Any, key: str) -> bool:
+    """Whether every service gives an answer or a refusal with a reason; others propagate."""
+    for one in services:
         try:
             if not ask(one)[key]:
                 return False
@@ -220,12 +292,12 @@ def answers_or_refuses(service: Service, ask: Any, key: str) -> bool:
 
 def test_a_body_is_json_and_what_the_header_says_is_binary(mixed: Service) -> None:
     body = json.dumps(V2_GOOD | {"id": "7"}).encode()
-    assert json.loads(mixed.answer("v2", body, len(body))) == json.loads(mixed.answer("v2", body))
+    assert json.loads(mixed.answer_alone("v2", body, len(body))) == json.loads(mixed.answer_alone("v2", body))
     with pytest.raises(Refused, match="the JSON is said to have"):
-        mixed.answer("v2", body, len(body) + 1)
+        mixed.answer_alone("v2", body, len(body) + 1)
     for text in (b"", b"{", b"\xff", b"[" * 5000, b'{"instances": [NaN]}'):
         with pytest.raises(Refused, match="no JSON"):
-            mixed.answer("v1", text)
+            mixed.answer_alone("v1", text)
 
 
 def test_a_model_folder_inside_the_folder_is_found_and_served(tmp_path: Path) -> None:

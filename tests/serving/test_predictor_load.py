@@ -18,7 +18,7 @@ from sandbox.kubernetes import schema, validation
 from sandbox.modelserver.command import command
 from sandbox.modelserver.spec import Spec
 from serving.predictor.load import expected_digest, load, locate
-from serving.predictor.server import threads
+from serving.predictor.server import cores, told_threads
 from serving.predictor.settings import settings
 from tests.serving.predictor_rig import NUMERIC, ROOT, write_model
 
@@ -94,8 +94,6 @@ def test_the_environment_says_what_the_command_line_does_not() -> None:
     assert settings([], {"KANARY_MODEL_DIGEST": "sha256:1"}).digest == "sha256:1"
     assert settings(["--digest=sha256:2"], {"KANARY_MODEL_DIGEST": "sha256:1"}).digest == "sha256:2"
     assert settings([], {}).max_body_bytes == 10 * 1024 * 1024
-    assert not settings([], {}).lenient
-    assert settings(["--missing=as-training"], {}).lenient
 
 
 @pytest.mark.parametrize("option", ["--enable_grpc=true", "--workers=2"])
@@ -112,10 +110,11 @@ def test_a_wrong_option_is_an_error(option: str, capsys: pytest.CaptureFixture[s
     assert option.partition("=")[0] in capsys.readouterr().err
 
 
-def test_the_threads_are_those_told_else_the_cores_bounded() -> None:
-    assert threads("3") == 3
-    assert 1 <= threads("") <= 4
-    assert threads("0") == threads("")
+def test_the_threads_are_those_told() -> None:
+    assert told_threads({"OMP_NUM_THREADS": "3"}) == 3
+    for text in ("", "0", "many", "-1", "²"):
+        assert told_threads({"OMP_NUM_THREADS": text}) == 0
+    assert 1 <= cores() <= 4
 
 
 @pytest.mark.parametrize("name", ["servingruntime", "clusterservingruntime"])
