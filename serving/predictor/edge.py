@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import orjson
 
+from serving.predictor.drain import Drain
 from serving.predictor.refusal import Reason, Refused, listed
 from serving.predictor.service import Protocol, Service
 
@@ -33,6 +34,7 @@ _LONG = 256 * 1024
 _CONTENT_TYPES = ("", "application/json", "application/octet-stream")
 _V1 = re.compile(r"/v1/models/(?P<model>[^/]+?)(?P<operation>:[a-z]+)?")
 _V2 = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<operation>/infer|/ready)?")
+_CLOSE = (b"connection", b"close")
 _logger = logging.getLogger(__name__)
 
 
@@ -49,12 +51,16 @@ class Disconnected(Exception):
 
 
 class Edge:
-    """An ASGI application: `service` answers predictions, `app` (KServe's) the rest. `limit` is in bytes of body."""
+    """An ASGI application: `service` answers predictions, `app` (KServe's) the rest. `limit` is in bytes of body.
 
-    def __init__(self, app: App, service: Service, limit: int) -> None:
+    While `drain` says that the server is leaving, every answer asks its client to close the connection.
+    """
+
+    def __init__(self, app: App, service: Service, limit: int, drain: Drain) -> None:
         self.app = app
         self.service = service
         self.limit = limit
+        self.drain = drain
         self._version = (VERSION_HEADER, service.version.encode("ascii"))
         self._one_long = asyncio.Lock()
         # What nearly every request asks for, found without taking its path apart.
@@ -68,6 +74,8 @@ class Edge:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if self.drain.leaving:
+            self.drain.asked()
         started = time.perf_counter()
         protocol = inference_protocol(scope["path"])
         reason: Reason | None = None
@@ -153,8 +161,8 @@ class Edge:
         if status == 405:
             headers.append((b"allow", b"POST"))
         # Who waits for leave to send a body and gets an error instead may send it or not: the connection cannot go on.
-        if status != 200 and any(name == b"expect" for name, _ in scope["headers"]):
-            headers.append((b"connection", b"close"))
+        if self.drain.leaving or (status != 200 and any(name == b"expect" for name, _ in scope["headers"])):
+            headers.append(_CLOSE)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -166,7 +174,8 @@ class Edge:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message.get("headers", ()), self._version]
+                closing = (_CLOSE,) if self.drain.leaving else ()
+                message["headers"] = [*message.get("headers", ()), self._version, *closing]
             await send(message)
 
         try:

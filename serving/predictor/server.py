@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 
 import kserve
 import torch
@@ -24,9 +25,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from kanary.errors import KanaryError
+from serving.predictor.drain import Drain
 from serving.predictor.edge import Edge
 from serving.predictor.load import load
 from serving.predictor.model import PredictorModel
+from serving.predictor.onewrite import OneWriteProtocol
 from serving.predictor.service import Service
 from serving.predictor.settings import Settings, settings
 
@@ -51,9 +54,11 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve carries no typ
         )
         self._service = service
         self._wanted = wanted
+        self._drain = Drain()
+        self._told_to_leave = asyncio.Event()
 
     def register_signal_handler(self) -> None:
-        """Be told to leave, from before uvicorn listens to signals: requests under way are answered first.
+        """Be told to leave while it starts, before uvicorn listens to signals.
 
         KServe's own handler takes the model out of its registry first, and does not stop a server that is starting.
         """
@@ -68,12 +73,33 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve carries no typ
         """KServe calls this inside the loop, with its REST server made and not yet started."""
         config = self._rest_server.config
         config.host = self._wanted.host
-        config.app = Edge(kserve_app, self._service, self._wanted.max_body_bytes)
-        told = asyncio.create_task(self._tell())
+        config.app = Edge(kserve_app, self._service, self._wanted.max_body_bytes, self._drain)
+        config.http = OneWriteProtocol
+        config.proxy_headers = False  # nobody asks here who the client is
+        server, loop = self._rest_server._server, asyncio.get_running_loop()
+
+        def told_to_leave(number: int, _: FrameType | None) -> None:
+            """What uvicorn does at a signal: the first SIGTERM drains; a second one, and every other, ends it now."""
+            if number == signal.SIGTERM and server.started and not self._told_to_leave.is_set():
+                loop.call_soon_threadsafe(self._told_to_leave.set)
+            else:
+                server.should_exit = True
+
+        server.handle_exit = told_to_leave
+        tasks = [asyncio.create_task(self._tell()), asyncio.create_task(self._leave_when_told())]
         try:
             await super()._serve()
         finally:
-            told.cancel()
+            for task in tasks:
+                task.cancel()
+
+    async def _leave_when_told(self) -> None:
+        """Drain, then let uvicorn end; nothing happens before SIGTERM."""
+        await self._told_to_leave.wait()
+        for model in self.registered_models.get_models().values():
+            model.ready = False  # so that probes tell whoever asks to go elsewhere
+        await self._drain.quiet(self._wanted.grace_s / 2)
+        self._rest_server._server.should_exit = True
 
     async def _tell(self) -> None:
         """Say once where the server listens: it is ready from then on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import yaml
 
 from sandbox.forkserver import ForkServer, Job, Worker
 from tests.serving.predictor_rig import ROOT, V1_GOOD, Connection, lines, listening, write_model
+from tests.waiting import wait_for
 
 RUNTIME = ROOT / "serving" / "manifests" / "servingruntime.yaml"
 
@@ -122,3 +124,54 @@ def read_until(connection: socket.socket, end: bytes = b"") -> bytes:
         if end and read.endswith(end):
             break
     return read
+
+
+async def test_a_predictor_that_leaves_answers_until_nobody_asks_any_more(parent: ForkServer, tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    worker = await forked(parent, tmp_path)
+    port = await asyncio.to_thread(listening, tmp_path / "log")
+    statuses, ready = await asyncio.to_thread(ask_until_told_to_go, worker.pid, port)
+    assert set(statuses) == {200}
+    assert ready == 503
+    assert (await asyncio.wait_for(worker.wait(), 30)).code == 0
+
+
+def ask_until_told_to_go(pid: int, port: int) -> tuple[list[int], int]:
+    """Statuses of requests on kept and on new connections around a SIGTERM, and of the readiness probe after it."""
+    statuses = []
+    with Connection(port) as kept:
+        statuses.append(kept.exchange("POST", "/v1/models/plants:predict", V1_GOOD)[0])
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: probe(port) == 503, "the predictor is not ready any more")
+        status, _, headers = kept.exchange("POST", "/v1/models/plants:predict", V1_GOOD)
+        statuses.append(status)
+        assert headers["connection"] == "close"
+    for _ in range(20):  # a client that has not heard yet connects anew
+        with Connection(port) as late:
+            statuses.append(late.exchange("POST", "/v1/models/plants:predict", V1_GOOD)[0])
+    return statuses, probe(port)
+
+
+def probe(port: int) -> int:
+    with Connection(port) as connection:
+        return connection.exchange("GET", "/v2/models/plants/ready")[0]
+
+
+async def test_a_second_signal_ends_a_predictor_that_drains(parent: ForkServer, tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    worker = await forked(parent, tmp_path, "--grace_period=600")
+    port = await asyncio.to_thread(listening, tmp_path / "log")
+    asking = asyncio.create_task(asyncio.to_thread(ask_until_refused, port))
+    worker.kill()
+    await asyncio.to_thread(wait_for, lambda: probe(port) == 503, "the predictor drains")
+    worker.kill()
+    assert (await asyncio.wait_for(worker.wait(), 30)).code == 0
+    await asking
+
+
+def ask_until_refused(port: int) -> None:
+    """Requests without an end: a predictor that drains would go on for half of its grace period."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        while True:
+            with Connection(port) as connection:
+                connection.exchange("POST", "/v1/models/plants:predict", V1_GOOD)
