@@ -10,7 +10,7 @@ from typing import Any
 import kserve
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kserve.errors import InvalidInput
 
@@ -235,59 +235,6 @@ def test_the_metadata_describe_a_request_that_works(mixed: Service) -> None:
     answer = mixed.v2({"inputs": inputs})
     told = [(entry["name"], entry["datatype"], len(entry["shape"])) for entry in model.get_output_types()]
     assert told == [(entry["name"], entry["datatype"], len(entry["shape"])) for entry in answer["outputs"]]
-
-
-scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
-anything = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4)
-)
-cells = scalars | st.sampled_from(["red", "green", "true", 3, 1.5, [], {}])
-rows = st.fixed_dictionaries({feature.name: cells for feature in MIXED}) | st.lists(cells, min_size=3, max_size=5)
-tensors = st.fixed_dictionaries(
-    {
-        "name": st.sampled_from([*(feature.name for feature in MIXED), "x"]) | anything,
-        "datatype": st.sampled_from(["FP64", "FP16", "INT8", "UINT64", "BYTES", "BOOL"]) | anything,
-        "shape": st.sampled_from([[1], [2], [1, 1], [1, 4], [2, 2]]) | anything,
-    },
-    optional={
-        "data": st.lists(cells, max_size=4) | anything,
-        "parameters": st.fixed_dictionaries({"binary_data_size": st.integers(-1, 9) | anything}) | anything,
-    },
-)
-quick = settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-
-
-@quick
-@given(st.fixed_dictionaries({"instances": st.lists(rows | anything, max_size=3) | anything}) | anything)
-def test_whatever_v1_is_asked_it_answers_or_refuses(mixed: Service, strict: Service, document: Any) -> None:
-    assert answers_or_refuses((mixed, strict), lambda service: service.v1(document), "predictions")
-
-
-@quick
-@given(
-    st.fixed_dictionaries(
-        {"inputs": st.lists(tensors | anything, max_size=4) | anything},
-        optional={"id": anything, "outputs": anything, "parameters": anything},
-    )
-    | anything,
-    st.binary(max_size=9),
-)
-def test_whatever_v2_is_asked_it_answers_or_refuses(
-    mixed: Service, strict: Service, document: Any, binary: bytes
-) -> None:
-    assert answers_or_refuses((mixed, strict), lambda service: service.v2(document, binary), "outputs")
-
-
-def answers_or_refuses(services: tuple[Service, ...], ask: Any, key: str) -> bool:
-    """Whether every service gives an answer or a refusal with a reason; others propagate."""
-    for one in services:
-        try:
-            if not ask(one)[key]:
-                return False
-        except Refused as refused:
-            if not (refused.message and 400 <= refused.status < 500):
-                return False
-    return True
 
 
 def test_a_body_is_json_and_what_the_header_says_is_binary(mixed: Service) -> None:
