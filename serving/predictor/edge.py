@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 import orjson
 
+from serving.predictor.binary import Body
 from serving.predictor.drain import Drain
-from serving.predictor.refusal import Reason, Refused, listed
+from serving.predictor.refusal import Reason, Refused
 from serving.predictor.service import Protocol, Service
 
 Scope = MutableMapping[str, Any]
@@ -107,12 +108,7 @@ class Edge:
             if path.startswith("/v2/repository/"):
                 raise Refused("not_found", "which model is served is the InferenceService's to say", 404)
             return Route(None, path)
-        if found["model"] != self.service.name:
-            raise Refused("not_found", f"Model with name {listed([found['model']])} does not exist.", 404)
-        version = found["version"] if found.re is _V2 else None
-        if version not in (None, self.service.version):
-            what = f"Model {self.service.name} has no version {listed([version])}; it is {self.service.version}"
-            raise Refused("not_found", what, 404)
+        self.service.check_model(found["model"], found["version"] if found.re is _V2 else None)
         operation = found["operation"]
         protocol = inference_protocol(path)
         if protocol is None:
@@ -123,7 +119,7 @@ class Edge:
             raise Refused("method", f"{scope['method']} is not allowed here; POST is", 405)
         return Route(protocol, path)
 
-    async def _answer(self, protocol: Protocol, scope: Scope, receive: Receive) -> bytes:
+    async def _answer(self, protocol: Protocol, scope: Scope, receive: Receive) -> Body:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         json_length = _check_headers(headers, protocol)
         body = await self._body(headers, receive)
@@ -152,19 +148,21 @@ class Edge:
     def _too_large(self) -> Refused:
         return Refused("too_large", f"the body is longer than {self.limit} bytes; send fewer rows at a time", 413)
 
-    async def _respond(self, scope: Scope, send: Send, status: int, body: bytes) -> None:
+    async def _respond(self, scope: Scope, send: Send, status: int, body: Body) -> None:
         headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
+            (b"content-type", b"application/json" if body.json_length is None else b"application/octet-stream"),
+            (b"content-length", str(len(body.content)).encode()),
             self._version,
         ]
+        if body.json_length is not None:
+            headers.append((JSON_LENGTH_HEADER, str(body.json_length).encode()))
         if status == 405:
             headers.append((b"allow", b"POST"))
         # Who waits for leave to send a body and gets an error instead may send it or not: the connection cannot go on.
         if self.drain.leaving or (status != 200 and any(name == b"expect" for name, _ in scope["headers"])):
             headers.append(_CLOSE)
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": body.content})
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let KServe's application answer, with our header; its failures become a 500 with the connection kept."""
@@ -214,5 +212,5 @@ def _is_json(content_type: bytes) -> bool:
     return kind.strip() in _CONTENT_TYPES and not (charset and charset[1] not in ("utf-8", "utf8", "us-ascii"))
 
 
-def _error(message: str) -> bytes:
-    return orjson.dumps({"error": message})
+def _error(message: str) -> Body:
+    return Body(orjson.dumps({"error": message}))

@@ -16,7 +16,7 @@ from kanary.modelspec import ModelSpec
 from serving.model.preprocess import Encoded
 from serving.predictor.refusal import REASONS, Reason
 
-PROTOCOLS = ("v1", "v2")
+PROTOCOLS = ("v1", "v2", "grpc")
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -28,7 +28,9 @@ _FILLED = Counter(
     (*_MODEL, "feature"),
 )
 _BATCH = Histogram("kanary_batch_rows", "Rows that went through the network together", _MODEL, buckets=ROWS)
-_REQUESTS = Counter("kanary_requests", "Inference requests answered, by status", (*_MODEL, "protocol", "code"))
+_REQUESTS = Counter(
+    "kanary_requests", "Inference requests answered, by HTTP or gRPC status", (*_MODEL, "protocol", "code")
+)
 _ERRORS = Counter("kanary_request_errors", "Inference requests refused, by reason", (*_MODEL, "protocol", "reason"))
 _SECONDS = Histogram(
     "kanary_request_duration_seconds",
@@ -55,7 +57,7 @@ class Metrics:
         self._error = cache(lambda protocol, reason: _ERRORS.labels(*model, protocol, reason))
         self._seconds = cache(lambda protocol: _SECONDS.labels(*model, protocol))
         for protocol in PROTOCOLS:
-            self._request(protocol, 200)
+            self._request(protocol, "OK" if protocol == "grpc" else 200)
             self._seconds(protocol)
             for reason in REASONS:
                 self._error(protocol, reason)
@@ -71,8 +73,8 @@ class Metrics:
                 for series, count in zip(columns, filled.sum(axis=0).tolist(), strict=True):
                     series.inc(count)
 
-    def answered(self, protocol: str, code: int, seconds: float, reason: Reason | None = None) -> None:
-        """Count one request, and why it was refused where it was."""
+    def answered(self, protocol: str, code: int | str, seconds: float, reason: Reason | None = None) -> None:
+        """Count one request, and why it was refused where it was. `code`: HTTP status, or gRPC's name for its."""
         self._request(protocol, code).inc()
         self._seconds(protocol).observe(seconds)
         if reason is not None:

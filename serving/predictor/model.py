@@ -42,6 +42,6 @@ class PredictorModel(kserve.Model):  # type: ignore[misc]  # kserve carries no t
             if json_length is None:
                 return kserve.InferResponse.from_rest(self.service.v2(document))
             answer = self.service.answer_alone("v2", document, json_length)
-            return kserve.InferResponse.from_bytes(answer, len(answer))
+            return kserve.InferResponse.from_bytes(answer.content, answer.json_length or len(answer.content))
         except Refused as refused:
             raise InvalidInput(refused.message) from None

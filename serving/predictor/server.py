@@ -10,9 +10,10 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import kserve
 import torch
@@ -30,6 +31,7 @@ from serving.predictor.edge import Edge
 from serving.predictor.load import load
 from serving.predictor.model import PredictorModel
 from serving.predictor.onewrite import OneWriteProtocol
+from serving.predictor.rpc import CannotListen, Servicer, listen
 from serving.predictor.service import Service
 from serving.predictor.settings import Settings, settings
 
@@ -46,7 +48,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve carries no typ
         super().__init__(
             http_port=wanted.http_port,
             workers=1,
-            enable_grpc=False,
+            enable_grpc=False,  # its servicer answers bad input with INTERNAL, on every address: ours is started beside
             enable_latency_logging=False,
             access_log_format=None,
             event_loop="uvloop",
@@ -86,12 +88,36 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve carries no typ
                 server.should_exit = True
 
         server.handle_exit = told_to_leave
-        tasks = [asyncio.create_task(self._tell()), asyncio.create_task(self._leave_when_told())]
+        grpc_port, end_grpc = await self._serve_grpc() if self._wanted.enable_grpc else (0, None)
+        tasks = [asyncio.create_task(self._tell(grpc_port)), asyncio.create_task(self._leave_when_told())]
         try:
             await super()._serve()
         finally:
             for task in tasks:
                 task.cancel()
+            if end_grpc is not None:
+                await end_grpc(0)
+
+    async def _serve_grpc(self) -> tuple[int, Callable[[float], Awaitable[None]]]:
+        """Answer gRPC too, with our servicer for KServe's; the port, and what ends it within so many seconds.
+
+        It goes on answering while the server drains, and is ended with uvicorn, both with what is left of the grace.
+        """
+        servicer = Servicer(self._service, self._wanted.max_body_bytes, self.dataplane.metadata(), self._drain)
+        try:
+            server, port = await listen(servicer, self._wanted.host, self._wanted.grpc_port)
+        except CannotListen:
+            for waiting in self.servers:
+                waiting.close()
+            raise
+        uvicorn = self._rest_server._server
+        end_http = uvicorn.shutdown
+
+        async def end(*arguments: Any, **named: Any) -> None:
+            await asyncio.gather(end_http(*arguments, **named), server.stop(self._wanted.grace_s / 2))
+
+        uvicorn.shutdown = end
+        return port, server.stop
 
     async def _leave_when_told(self) -> None:
         """Drain, then let uvicorn end; nothing happens before SIGTERM."""
@@ -101,7 +127,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve carries no typ
         await self._drain.quiet(self._wanted.grace_s / 2)
         self._rest_server._server.should_exit = True
 
-    async def _tell(self) -> None:
+    async def _tell(self, grpc_port: int) -> None:
         """Say once where the server listens: it is ready from then on."""
         server = self._rest_server._server
         while not server.started:
@@ -111,8 +137,9 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve carries no typ
         host, port = server.servers[0].sockets[0].getsockname()[:2]
         loop = type(asyncio.get_running_loop()).__module__
         spec = self._service.predictor.spec
-        text = "serving %s, version %s, %s, on http://%s:%d (%s, torch threads: %d)"
-        _logger.info(text, self._service.name, spec.version, spec.digest(), host, port, loop, torch.get_num_threads())
+        where = f"http://{host}:{port}" + (f" and grpc://{host}:{grpc_port}" if grpc_port else "")
+        text = "serving %s, version %s, %s, on %s (%s, torch threads: %d)"
+        _logger.info(text, self._service.name, spec.version, spec.digest(), where, loop, torch.get_num_threads())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,10 +152,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         service = load(wanted.model_dir, wanted.model_name, wanted.digest)
         if not told and not service.predict.cost.is_small:
             torch.set_num_threads(cores())
+        run(service, wanted)
     except KanaryError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    run(service, wanted)
     return 0
 
 

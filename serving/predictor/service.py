@@ -16,21 +16,26 @@ import orjson
 
 from serving.model.predict import Predictor
 from serving.model.preprocess import Encoded
-from serving.predictor import v1, v2
+from serving.predictor import binary, v1, v2
 from serving.predictor.batcher import NOTHING, Batcher, Cost
+from serving.predictor.binary import Body
 from serving.predictor.contract import Contract
 from serving.predictor.metrics import Metrics
-from serving.predictor.refusal import Refused
+from serving.predictor.refusal import Refused, listed
 
 Protocol = Literal["v1", "v2"]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A decoded request: its rows, and what else of it the answer needs (nothing in V1)."""
+    """A decoded request: its rows, and what else of it the answer needs (nothing in V1).
+
+    `binary` names the outputs that are to be raw bytes.
+    """
 
     rows: Encoded
     v2: v2.Request | None = None
+    binary: frozenset[str] = frozenset()
 
 
 class Service:
@@ -50,25 +55,39 @@ class Service:
         """The model's version."""
         return self.predictor.spec.version
 
-    async def answer(self, protocol: Protocol, body: bytes, json_length: int | None = None) -> bytes:
+    def check_model(self, name: str, version: str | None = None) -> None:
+        """Refuse a request for another model or, where `version` is not empty, another version of it."""
+        if name != self.name:
+            raise Refused("not_found", f"Model with name {listed([name])} does not exist.", 404)
+        if version and version != self.version:
+            what = f"Model {self.name} has no version {listed([version])}; it is {self.version}"
+            raise Refused("not_found", what, 404)
+
+    async def answer(self, protocol: Protocol, body: bytes, json_length: int | None = None) -> Body:
         """The response's body. V2: `json_length` bytes are JSON, what follows is binary tensors; None: all is JSON.
 
         Raises Refused for a body that the model cannot take.
         """
         asked = self._read(protocol, body, json_length)
-        return orjson.dumps(self._answer(asked, await self.predict(asked.rows)))
+        return _body(asked, self._answer(asked, await self.predict(asked.rows)))
 
-    def answer_alone(self, protocol: Protocol, body: bytes, json_length: int | None = None) -> bytes:
+    def answer_alone(self, protocol: Protocol, body: bytes, json_length: int | None = None) -> Body:
         """The same, predicted by itself and at once; may run in any thread."""
-        return orjson.dumps(self._answer_alone(self._read(protocol, body, json_length)))
+        asked = self._read(protocol, body, json_length)
+        return _body(asked, self._answer_alone(asked))
+
+    async def answer_v2(self, document: Any, tensors: bytes) -> dict[str, Any]:
+        """The answer to a V2 document and the binary tensors behind it. Raises Refused."""
+        request = v2.decode(document, tensors, self.contract)
+        return self._answer(Asked(request.rows, request), await self.predict(request.rows))
 
     def v1(self, document: Any) -> dict[str, Any]:
         """The answer to a V1 document, predicted by itself."""
         return self._answer_alone(Asked(v1.decode(document, self.contract)))
 
-    def v2(self, document: Any, binary: bytes = b"") -> dict[str, Any]:
+    def v2(self, document: Any, tensors: bytes = b"") -> dict[str, Any]:
         """The answer to a V2 document and the binary tensors behind it, predicted by itself."""
-        request = v2.decode(document, binary, self.contract)
+        request = v2.decode(document, tensors, self.contract)
         return self._answer_alone(Asked(request.rows, request))
 
     def labels(self, probabilities: npt.NDArray[np.float64]) -> Sequence[str]:
@@ -81,8 +100,10 @@ class Service:
         length = len(body) if json_length is None else json_length
         if not 0 <= length <= len(body):
             raise Refused("malformed", f"the JSON is said to have {length} bytes; the body has {len(body)}")
-        request = v2.decode(_parsed(body[:length]), body[length:], self.contract)
-        return Asked(request.rows, request)
+        document = _parsed(body[:length])
+        outputs = binary.asked(document)
+        request = v2.decode(document, body[length:], self.contract)
+        return Asked(request.rows, request, outputs)
 
     def _answer_alone(self, asked: Asked) -> dict[str, Any]:
         return self._answer(asked, self._predict(asked.rows))
@@ -98,6 +119,10 @@ class Service:
         if self.metrics is not None:
             self.metrics.predicted(rows, probabilities)
         return probabilities
+
+
+def _body(asked: Asked, answer: dict[str, Any]) -> Body:
+    return binary.body(answer, asked.binary)
 
 
 def _parsed(text: bytes) -> Any:

@@ -23,6 +23,8 @@ class Settings:
     digest: str
     host: str
     http_port: int
+    enable_grpc: bool
+    grpc_port: int
     max_body_bytes: int
     torch_threads: int
     grace_s: int
@@ -34,8 +36,6 @@ def settings(argv: Sequence[str], environment: Mapping[str, str] | None = None) 
     ConfigError for what this server does not offer.
     """
     given = _parser(os.environ if environment is None else environment).parse_args(argv)
-    if given.enable_grpc:
-        raise ConfigError("--enable_grpc=true: the predictor speaks HTTP only", "use V1 or V2 over HTTP")
     if given.workers != 1:
         raise ConfigError(f"--workers={given.workers}: a predictor is one process", "raise the replicas instead")
     return Settings(
@@ -44,6 +44,8 @@ def settings(argv: Sequence[str], environment: Mapping[str, str] | None = None) 
         digest=given.digest,
         host=given.host,
         http_port=given.http_port,
+        enable_grpc=given.enable_grpc,
+        grpc_port=given.grpc_port,
         max_body_bytes=given.max_body_bytes,
         torch_threads=given.torch_threads,
         grace_s=given.grace_period,
@@ -82,7 +84,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "4, for a large one)",
     )
     add("--grace_period", type=_natural, default=25, help="seconds that requests under way get when told to stop")
-    add("--enable_grpc", type=_boolean, default=False, help="KServe's switch; only false is offered")
+    add("--enable_grpc", type=_boolean, default=False, help="answer the V2 protocol over gRPC, too (default: false)")
+    add("--grpc_port", type=_port, default=8081, help="its port, 0 for a free one (default: %(default)s)")
     add("--workers", type=_natural, default=1, help="KServe's number of processes; only 1 is offered")
     return parser
 

@@ -43,8 +43,8 @@ ROWS: list[dict[str, Any]] = [
     {"height": -2, "leaves": 12.0, "colour": "green", "evergreen": False},
     {"height": 40.25, "leaves": 9, "colour": "red", "evergreen": True},
 ]
-V1_GOOD = {"instances": ROWS}
-V2_GOOD = {
+V1_GOOD: dict[str, Any] = {"instances": ROWS}
+V2_GOOD: dict[str, Any] = {
     "inputs": [
         {"name": "height", "datatype": "FP64", "shape": [3], "data": [1.5, -2, 40.25]},
         {"name": "leaves", "datatype": "INT64", "shape": [3, 1], "data": [3, 12, 9]},
@@ -149,6 +149,11 @@ def listening(log: Path, process: subprocess.Popen[bytes] | None = None) -> int:
         return int(found[1]) if found else None
 
     return int(wait_for(port, f"the predictor listens ({log})", deadline=60) or 0)
+
+
+def grpc_listening(log: Path) -> int:
+    """The port that the predictor says it answers gRPC on; it must have said where it listens."""
+    return int(re.findall(r"grpc://127\.0\.0\.1:(\d+)", log.read_text(encoding="utf-8"))[-1])
 
 
 def lines(log: Path) -> Sequence[str]:

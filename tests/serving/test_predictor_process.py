@@ -10,14 +10,19 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 import pytest_asyncio
 import yaml
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from sandbox.forkserver import ForkServer, Job, Worker
-from tests.serving.predictor_rig import ROOT, V1_GOOD, Connection, lines, listening, write_model
+from tests.serving.predictor_rig import ROOT, V1_GOOD, Connection, grpc_listening, lines, listening, write_model
+from tests.serving.rpc_messages import INFER, request
 from tests.waiting import wait_for
 
 RUNTIME = ROOT / "serving" / "manifests" / "servingruntime.yaml"
@@ -66,10 +71,11 @@ async def test_a_predictor_that_cannot_serve_ends_with_the_reason(parent: ForkSe
         for option, code, why in (
             ("--digest=sha256:0", 1, "not the model expected"),
             (f"--model_dir={tmp_path}/none", 1, "no model.json"),
-            ("--enable_grpc=true", 2, "HTTP only"),
+            ("--workers=2", 2, "one process"),
             (f"--http_port={taken.getsockname()[1]}", 3, "address already in use"),
+            (f"--grpc_port={taken.getsockname()[1]}", 3, "for gRPC: is the address already in use?"),
         ):
-            worker = await forked(parent, tmp_path, option)
+            worker = await forked(parent, tmp_path, "--enable_grpc=true", "--grpc_port=0", option)
             assert (await asyncio.wait_for(worker.wait(), 60)).code == code
             text = (tmp_path / "log").read_text(encoding="utf-8")
             assert why in text
@@ -95,6 +101,45 @@ async def test_a_request_under_way_is_answered_before_the_predictor_stops(parent
     assert b"connection: close" in answer
     assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["predictions"]) == 3
     assert (await asyncio.wait_for(worker.wait(), 30)).code == 0
+
+
+async def test_a_grpc_request_under_way_is_answered_before_a_forked_predictor_stops(
+    parent: ForkServer, tmp_path: Path
+) -> None:
+    write_model(tmp_path / "model", version="3.1")
+    for name in ("first", "second"):
+        worker = await forked(parent, tmp_path, "--enable_grpc=true", "--grpc_port=0", log=name)
+        await asyncio.to_thread(listening, tmp_path / name)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{grpc_listening(tmp_path / name)}") as channel:
+            assert (await asked(channel)).model_version == "3.1"
+            # Its headers go out at once, its message only when it is written.
+            under_way = channel.stream_unary(INFER)()
+            await under_way.wait_for_connection()
+            assert (await asked(channel)).model_version == "3.1"
+            worker.kill()
+            await asyncio.to_thread(wait_for, partial(refuses, tmp_path / name), "new connections are refused")
+            with pytest.raises(grpc.RpcError) as refused:
+                await asked(channel)
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+            await under_way.write(request().SerializeToString())
+            await under_way.done_writing()
+            assert pb.ModelInferResponse.FromString(await under_way).id == "7"
+        assert (await asyncio.wait_for(worker.wait(), 30)).code == 0
+        assert [line.split(": ")[-1] for line in lines(tmp_path / name)[1:]] == ["stopped"]
+
+
+async def asked(channel: grpc.aio.Channel) -> Any:
+    """The answer to a good request."""
+    return pb.ModelInferResponse.FromString(await channel.unary_unary(INFER)(request().SerializeToString(), timeout=30))
+
+
+def refuses(log: Path) -> bool:
+    """Whether nothing listens any more where the predictor said it answers gRPC."""
+    try:
+        socket.create_connection(("127.0.0.1", grpc_listening(log)), timeout=30).close()
+    except OSError:
+        return True
+    return False
 
 
 def ask_while_it_stops(pid: int, port: int) -> bytes:

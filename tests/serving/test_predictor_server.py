@@ -386,9 +386,9 @@ def test_no_client_can_make_a_series(server: Server) -> None:
     assert {labels["service"] for labels in found} == {"plants"}
     assert {labels["version"] for labels in found} == {"3.1"}
     assert {labels.get("class", "moss") for labels in found} == {"moss", "fern", "palm"}
-    assert {labels.get("protocol", "v1") for labels in found} == {"v1", "v2"}
+    assert {labels.get("protocol", "v1") for labels in found} == {"v1", "v2", "grpc"}
     assert {labels.get("reason", "shape") for labels in found} == set(REASONS)
-    assert {labels.get("code", "200") for labels in found} <= {"200", "400", "404", "405", "413", "415"}
+    assert {labels.get("code", "200") for labels in found} <= {"OK", "200", "400", "404", "405", "413", "415"}
     assert {float(labels.get("le", BUCKETS[0])) for labels in found} == {*BUCKETS, *BATCH_ROWS, float("inf")}
     assert {labels.get("feature", "height") for labels in found} == set(ROW)
 
