@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -72,15 +72,15 @@ class Servicer:
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                name: grpc.unary_unary_rpc_method_handler(self._answering(kind, method, name == "ModelInfer"))
+                name: grpc.stream_unary_rpc_method_handler(self._answering(kind, method, name == "ModelInfer"))
                 for name, (kind, method) in methods.items()
             },
         )
 
     def _answering(
         self, kind: type[Message], method: Callable[[Any], Awaitable[Message]], counted: bool
-    ) -> Callable[[bytes, grpc.aio.ServicerContext], Awaitable[bytes]]:
-        async def answer(body: bytes, context: grpc.aio.ServicerContext) -> bytes:
+    ) -> Callable[[AsyncIterator[bytes], grpc.aio.ServicerContext], Awaitable[bytes]]:
+        async def answer(bodies: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> bytes:
             if self.drain.leaving:
                 self.drain.asked()
             started = time.perf_counter()
@@ -88,7 +88,7 @@ class Servicer:
             code, details, content = grpc.StatusCode.OK, "", b""
             reason: Reason | None = None
             try:
-                content = (await method(self._parsed(kind, body))).SerializeToString()
+                content = (await method(self._parsed(kind, await anext(bodies, None)))).SerializeToString()
             except Refused as refused:
                 code = _CODES.get(refused.status, grpc.StatusCode.INVALID_ARGUMENT)
                 details, reason = refused.message, refused.reason
@@ -104,7 +104,9 @@ class Servicer:
 
         return answer
 
-    def _parsed(self, kind: type[Message], body: bytes) -> Message:
+    def _parsed(self, kind: type[Message], body: bytes | None) -> Message:
+        if body is None:
+            raise Refused("malformed", f"no {kind.DESCRIPTOR.full_name} came before the end of the call")
         if len(body) > self.limit:
             raise Refused("too_large", f"the body is longer than {self.limit} bytes; send fewer rows at a time", 413)
         try:
