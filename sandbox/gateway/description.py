@@ -24,7 +24,8 @@ class Revision:
     """One revision of a service. `weight` is its percentage of the service's traffic.
 
     Not `ready` means no endpoint: requests that its weight, tags or name draw fail with 503, and count as its own.
-    `tags` give it hosts of its own: `<tag>-<host>` for every host of the service.
+    `tags` give it hosts of its own: `<tag>-<host>` for every host of the service. `http2`: it speaks HTTP/2 only, as
+    gRPC does. `metrics_port` is where its numbers are, 0: on its port.
     """
 
     name: str
@@ -33,6 +34,8 @@ class Revision:
     ready: bool = True
     weight: int = 0
     tags: tuple[str, ...] = ()
+    http2: bool = False
+    metrics_port: int = 0
 
 
 @dataclass(frozen=True)

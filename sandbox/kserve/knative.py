@@ -62,6 +62,7 @@ class Server:
     ready: bool
     restarts: int = 0
     failure: Failure | None = None
+    metrics_port: int = 0
 
     @property
     def running(self) -> bool:

@@ -116,7 +116,9 @@ class Router:
 def scraped(services: Iterable[Service]) -> list[Scraped]:
     """Where Prometheus finds the numbers of every revision's own server."""
     return [
-        Scraped(service.namespace, service.name, revision.name, revision.port, revision.address)
+        Scraped(
+            service.namespace, service.name, revision.name, revision.metrics_port or revision.port, revision.address
+        )
         for service in services
         for revision in service.revisions
     ]
@@ -133,13 +135,22 @@ def describe(key: Key, knative: Knative, route: Sequence[Target], servers: Serve
             if weight or revision in tagged:
                 return None
             continue
-        revisions.append(_revision(revision, server, weight, tagged.get(revision, ())))
+        revisions.append(
+            _revision(revision, server, weight, tagged.get(revision, ()), _speaks_http2(knative, revision))
+        )
     hosts = (f"{knative.name}.{namespace}.{DOMAIN}", f"{knative.name}.{namespace}.svc.cluster.local")
     return Service(namespace, name, tuple(revisions), hosts, _timeout(knative))
 
 
-def _revision(name: str, server: Server, weight: int, tagged: tuple[str, ...]) -> Revision:
-    return Revision(name, server.port, weight=weight, tags=tagged)
+def _revision(name: str, server: Server, weight: int, tagged: tuple[str, ...], http2: bool) -> Revision:
+    return Revision(name, server.port, weight=weight, tags=tagged, http2=http2, metrics_port=server.metrics_port)
+
+
+def _speaks_http2(knative: Knative, name: str) -> bool:
+    """Whether the container's port is named h2c: so Knative is told of a server that speaks HTTP/2 without TLS."""
+    revision = knative.revision(name)
+    ports = revision.template.document["spec"]["containers"][0].get("ports") if revision is not None else None
+    return bool(ports) and ports[0].get("name") == "h2c"
 
 
 def _timeout(knative: Knative) -> float:

@@ -16,6 +16,7 @@ from sandbox.modelserver.spec import Spec, Status
 
 _PAUSE_S = 0.2
 _DEFAULT_PORT = 8080
+_METRICS_ANNOTATION = "prometheus.kserve.io/port"
 
 _logger = logging.getLogger(__name__)
 
@@ -95,13 +96,16 @@ def spec_of(namespace: str, owner: str, revision: Revision, running: bool) -> Sp
     document = revision.template.document
     container = document["spec"]["containers"][0]
     ports = [port.get("containerPort") for port in container.get("ports") or [] if port.get("containerPort")]
+    port = ports[0] if ports else _DEFAULT_PORT
+    metrics_port = document["annotations"].get(_METRICS_ANNOTATION, "")
     return Spec(
         id=f"{namespace}/{revision.name}",
         owner=owner,
         command=tuple(container["command"]),
         args=tuple(container.get("args") or ()),
         env={entry["name"]: str(entry.get("value", "")) for entry in container.get("env") or []},
-        port=ports[0] if ports else _DEFAULT_PORT,
+        port=port,
+        metrics_port=int(metrics_port) if metrics_port.isdigit() and int(metrics_port) != port else 0,
         preload=revision.template.preload,
         storage_uri=document["annotations"].get(STORAGE_URI_ANNOTATION, ""),
         probe=container.get("readinessProbe"),
@@ -120,4 +124,4 @@ def wanted_names(namespace: str, knative: Knative | None) -> frozenset[str]:
 def _server(status: Status) -> Server:
     failure = status.failure
     told = Failure(failure.exit_code, failure.message, failure.loading) if failure is not None else None
-    return Server(status.port, status.state, status.ready, status.restarts, told)
+    return Server(status.port, status.state, status.ready, status.restarts, told, status.metrics_port)

@@ -28,16 +28,20 @@ class Command:
     module_argv: tuple[str, ...] = ()
 
 
-def command(spec: Spec, port: int, model: Path | None) -> Command:
+def command(spec: Spec, port: int, model: Path | None, metrics_port: int = 0) -> Command:
     """`spec`'s command for a server on `port` of 127.0.0.1 whose model lies in the folder `model`.
 
     The container's port is replaced where it stands alone or after `=` or `:` ("8080", "--http_port=8080",
-    "0.0.0.0:8080"), in words and in environment values, and so is 0.0.0.0 by 127.0.0.1; PORT and HOST are set besides.
+    "0.0.0.0:8080"), in words and in environment values, and so is the one of its metrics, by `metrics_port`, and
+    0.0.0.0 by 127.0.0.1; PORT and HOST are set besides.
     $(NAME) refers to the environment as in a container. `python` is this interpreter.
     """
 
     def place(text: str) -> str:
-        text = _ANYWHERE.sub("127.0.0.1", _port(text, spec.port, port))
+        text = _port(text, spec.port, port)
+        if spec.metrics_port:
+            text = _port(text, spec.metrics_port, metrics_port)
+        text = _ANYWHERE.sub("127.0.0.1", text)
         return text.replace(MODEL_FOLDER, str(model)) if model is not None else text
 
     env = {"HOST": "127.0.0.1"} | {name: place(value) for name, value in spec.env.items()} | {"PORT": str(port)}

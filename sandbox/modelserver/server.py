@@ -117,9 +117,10 @@ class Server:
             return Failure(1, str(error), loading=True)
         self._prepare_folders()
         port = self._free_port(self.status.port)
-        what = command(self.spec, port, model)
+        metrics_port = self._metrics_port(port)
+        what = command(self.spec, port, model, metrics_port)
         offset = self.log.stat().st_size if self.log.exists() else 0
-        self._tell(state=states.STARTING, port=port, started=time.time(), pid=0)
+        self._tell(state=states.STARTING, port=port, metrics_port=metrics_port, started=time.time(), pid=0)
         # Shielded: a process that comes up while this is cancelled must still be found, to be ended.
         self._starting = asyncio.ensure_future(self._start_process(what, self.spec, self.work, self.log))
         try:
@@ -139,6 +140,13 @@ class Server:
             ended.cancel()
         self._process = None
         return Failure(code, late or self._tail(offset))
+
+    def _metrics_port(self, port: int) -> int:
+        """A port for the server's numbers, where they are not on `port`."""
+        found = self._free_port(self.status.metrics_port) if self.spec.metrics_port else 0
+        while found == port:
+            found = self._free_port(0)
+        return found
 
     async def _model(self) -> Path | None:
         if not self.spec.storage_uri:

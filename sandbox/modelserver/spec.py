@@ -21,7 +21,8 @@ class Spec:
     """One server. `id` is "<namespace>/<revision>"; `owner` the uid of what it belongs to.
 
     `command` and `args` are a container's: the container's port (`port`) and /mnt/models in them are replaced by the
-    port and the folder that the server gets. `preload` names modules to fork from; `running` false scales it to zero.
+    port and the folder that the server gets, and so is `metrics_port`, where its numbers are on a port of their own.
+    `preload` names modules to fork from; `running` false scales it to zero.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Spec:
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     port: int = 8080
+    metrics_port: int = 0
     preload: tuple[str, ...] = ()
     storage_uri: str = ""
     probe: Mapping[str, Any] | None = None
@@ -55,7 +57,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class Status:
-    """What the host tells of a server. `port` is 0 before it has one; times are seconds of the epoch.
+    """What the host tells of a server. `port` is 0 before it has one, `metrics_port` where its numbers are on `port`.
+
+    Times are seconds of the epoch.
 
     `log` and `model` are paths; `warm` says that the running process was forked.
     """
@@ -64,6 +68,7 @@ class Status:
     owner: str
     state: str
     port: int = 0
+    metrics_port: int = 0
     pid: int = 0
     ready: bool = False
     restarts: int = 0

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -96,13 +97,14 @@ def test_the_environment_says_what_the_command_line_does_not() -> None:
     assert settings([], {}).max_body_bytes == 10 * 1024 * 1024
 
 
-@pytest.mark.parametrize("option", ["--enable_grpc=true", "--workers=2"])
-def test_what_is_not_offered_is_refused(option: str) -> None:
+def test_what_is_not_offered_is_refused() -> None:
     with pytest.raises(ConfigError):
-        settings([option], {})
+        settings(["--workers=2"], {})
 
 
-@pytest.mark.parametrize("option", ["--http_port=70000", "--http_port=-1", "--http_prt=1", "--enable_grpc=perhaps"])
+@pytest.mark.parametrize(
+    "option", ["--http_port=70000", "--http_port=-1", "--http_prt=1", "--enable_grpc=perhaps", "--grpc_port=x"]
+)
 def test_a_wrong_option_is_an_error(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
         settings([option], {})
@@ -119,14 +121,15 @@ def test_the_threads_are_those_told() -> None:
 
 @pytest.mark.parametrize("name", ["servingruntime", "clusterservingruntime"])
 def test_the_runtime_makes_a_model_format_enough(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    document = yaml.safe_load((MANIFESTS / f"{name}.yaml").read_text(encoding="utf-8"))
-    assert document["metadata"]["name"] == "kanary-torch"
-    assert not validation.faults(document, schema.load(f"V1alpha1{document['kind']}", builtin=False))
-    available = runtimes.runtimes([document], []) if name == "servingruntime" else runtimes.runtimes([], [document])
+    documents = manifests(name)
+    for document in documents:
+        assert not validation.faults(document, schema.load(f"V1alpha1{document['kind']}", builtin=False))
+    available = runtimes.runtimes(documents, []) if name == "servingruntime" else runtimes.runtimes([], documents)
     model = {"modelFormat": {"name": "kanary"}, "storageUri": "file:///releases/plants/1"}
     for wanted in (model, model | {"modelFormat": {"name": "kanary", "version": "1"}, "protocolVersion": "v2"}):
         runtime = runtimes.choose(wanted, available)
         container = runtimes.fill(runtimes.container(runtime, wanted), {"name": "plants", "namespace": "team"})
+    assert runtime.name == "kanary-torch"
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
     spec = Spec("team/plants-00001", "uid", tuple(container["command"]), tuple(container["args"]), environment)
     ready = command(spec, 4321, Path("/some/model"))
@@ -142,10 +145,29 @@ def test_the_runtime_makes_a_model_format_enough(name: str, monkeypatch: pytest.
     assert runtime.preload == ("serving.predictor.preload",)
 
 
+def test_a_service_that_wants_grpc_gets_the_runtime_that_speaks_it() -> None:
+    model = {"modelFormat": {"name": "kanary"}, "storageUri": "file:///plants", "protocolVersion": "grpc-v2"}
+    runtime = runtimes.choose(model, runtimes.runtimes([], manifests("clusterservingruntime")))
+    container = runtimes.fill(runtimes.container(runtime, model), {"name": "plants", "namespace": "team"})
+    assert runtime.name == "kanary-torch-grpc"
+    assert container["ports"] == [{"name": "h2c", "containerPort": 8081, "protocol": "TCP"}]
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    in_cluster = settings(container["args"], environment)
+    assert (in_cluster.enable_grpc, in_cluster.grpc_port, in_cluster.http_port) == (True, 8081, 8080)
+    argv = tuple(container["command"]), tuple(container["args"])
+    spec = Spec("team/plants-00001", "uid", *argv, environment, port=8081, metrics_port=8080)
+    ready = command(spec, 4321, Path("/some/model"), 5432)
+    here = settings(ready.module_argv, ready.env)
+    assert (here.host, here.grpc_port, here.http_port) == ("127.0.0.1", 4321, 5432)
+
+
 def test_both_runtimes_are_the_same_but_for_their_kind() -> None:
-    namespaced, cluster = (
-        yaml.safe_load((MANIFESTS / f"{name}.yaml").read_text(encoding="utf-8"))
-        for name in ("servingruntime", "clusterservingruntime")
-    )
-    assert (namespaced.pop("kind"), cluster.pop("kind")) == ("ServingRuntime", "ClusterServingRuntime")
+    namespaced, cluster = manifests("servingruntime"), manifests("clusterservingruntime")
+    assert [document.pop("kind") for document in namespaced] == ["ServingRuntime"] * 2
+    assert [document.pop("kind") for document in cluster] == ["ClusterServingRuntime"] * 2
     assert namespaced == cluster
+
+
+def manifests(name: str) -> list[dict[str, Any]]:
+    """The runtimes in a file of that name: over HTTP, and over gRPC."""
+    return list(yaml.safe_load_all((MANIFESTS / f"{name}.yaml").read_text(encoding="utf-8")))

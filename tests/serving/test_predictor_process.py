@@ -34,7 +34,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def parent(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ForkServer]:
     """A process that has imported what the ServingRuntime says, to fork predictors from; it writes nothing."""
     log = tmp_path_factory.mktemp("parent") / "log"
-    preload = yaml.safe_load(RUNTIME.read_text(encoding="utf-8"))["metadata"]["annotations"]["kanary.dev/preload"]
+    runtime = next(yaml.safe_load_all(RUNTIME.read_text(encoding="utf-8")))
+    preload = runtime["metadata"]["annotations"]["kanary.dev/preload"]
     parent = ForkServer(preload.split(","), log, {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
     try:
         await parent.start()
