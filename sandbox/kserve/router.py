@@ -149,8 +149,8 @@ def _revision(name: str, server: Server, weight: int, tagged: tuple[str, ...], h
 def _speaks_http2(knative: Knative, name: str) -> bool:
     """Whether the container's port is named h2c: so Knative is told of a server that speaks HTTP/2 without TLS."""
     revision = knative.revision(name)
-    ports = revision.template.document["spec"]["containers"][0].get("ports") if revision is not None else None
-    return bool(ports) and ports[0].get("name") == "h2c"
+    container = revision.template.document["spec"]["containers"][0] if revision is not None else {}
+    return any(port.get("name") == "h2c" for port in (container.get("ports") or ())[:1])
 
 
 def _timeout(knative: Knative) -> float:
