@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.model.predict import Predictor
 from serving.predictor.refusal import REASONS
-from tests.serving.predictor_rig import ROWS, V2_GOOD, Server, grpc_listening, lines, serving, write_model
+from tests.serving.predictor_rig import MIXED, ROWS, V2_GOOD, Server, grpc_listening, lines, serving, write_model
 from tests.serving.rpc_messages import (
     INFER,
     changed,
@@ -83,17 +84,14 @@ WRONG: dict[str, tuple[Any, str]] = {
     "beyond INT8": (typed(1, "INT8", int_contents=[128, 2, 3]), "128, which is no INT8"),
     "below INT16": (typed(1, "INT16", int_contents=[-40000, 2, 3]), "no INT16"),
     "beyond UINT8": (typed(1, "UINT8", uint_contents=[256, 2, 3]), "no UINT8"),
-    "NaN": (typed(0, fp64_contents=[1, float("nan"), 3]), "inputs[0].data[1] is nan; a finite"),
+    "NaN": (typed(0, fp64_contents=[1, float("nan"), 3]), "inputs[0].data[1] is nan; a number"),
     "infinity": (typed(0, fp64_contents=[1, float("-inf"), 3]), "is -inf; a finite"),
-    "NaN, raw": (raw(0, np.array([1, np.nan, 3]).tobytes()), "is nan; a finite"),
-    "NaN in FP16": (raw(0, np.array([1, np.nan, 3], "<f2").tobytes(), "FP16"), "is nan; a finite"),
+    "NaN, raw": (raw(0, np.array([1, np.nan, 3]).tobytes()), "is nan; a number"),
+    "NaN in FP16": (raw(0, np.array([1, np.nan, 3], "<f2").tobytes(), "FP16"), "is nan; a number"),
     "fraction for a whole number": (typed(1, "FP32", fp32_contents=[3.5, 2, 3]), "a whole number"),
     "BYTES for a number": (typed(0, "BYTES", bytes_contents=[b"1", b"2", b"3"]), "does not suit height"),
     "FP64 for a category": (typed(2, "FP64", fp64_contents=[1, 2, 3]), "does not suit colour"),
     "BOOL for a number": (typed(0, "BOOL", bool_contents=[True] * 3), "does not suit height"),
-    "unknown category": (typed(2, bytes_contents=[b"red", b"violet", b"red"]), "not one of red, green"),
-    "unknown category, raw": (raw(2, texts(["red", "violet", "red"])), "not one of red, green"),
-    "empty category": (typed(2, bytes_contents=[b"", b"red", b"red"]), "not one of red, green"),
     "text not UTF-8": (typed(2, bytes_contents=[b"red", b"\xff", b"red"]), "inputs[2], element 1, is not UTF-8"),
     "raw text not UTF-8": (raw(2, b"\1\0\0\0\xff" * 3), "not UTF-8"),
     "raw odd": (raw(0, b"\0" * 25), "no whole number of FP64"),
@@ -157,7 +155,7 @@ def asking(server: Server) -> Asking:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the model that is served."""
     folder = tmp_path_factory.mktemp("predictor") / "model"
-    write_model(folder, version="3.1")
+    write_model(folder, tuple(dataclasses.replace(feature, required=True) for feature in MIXED), version="3.1")
     return folder
 
 
@@ -201,10 +199,10 @@ def test_a_wrong_request_is_refused_and_the_channel_goes_on(
 
 def test_the_reason_is_the_one_that_http_gives(ask: Asking) -> None:
     wrong = [dict(entry) for entry in V2_GOOD["inputs"]]
-    wrong[2]["data"] = ["red", "violet", "red"]
+    wrong[1] |= {"datatype": "FP32", "data": [3.5, 2, 3]}
     with ask.server.connection() as connection:
         _, body, _ = connection.exchange("POST", "/v2/models/plants/infer", {"inputs": wrong})
-    assert refusal(lambda: ask.infer(WRONG["unknown category"][0])).details() == json.loads(body)["error"]
+    assert refusal(lambda: ask.infer(WRONG["fraction for a whole number"][0])).details() == json.loads(body)["error"]
 
 
 def test_typed_contents_are_answered_by_typed_contents(ask: Asking, expected: list[list[float]]) -> None:
@@ -371,7 +369,7 @@ def test_the_metrics_count_what_was_asked_over_grpc(ask: Asking) -> None:
 
     before = samples(ask.server)
     labels = [label.decode() for label in ask.infer(request()).outputs[0].contents.bytes_contents]
-    refusal(lambda: ask.infer(WRONG["unknown category"][0]))
+    refusal(lambda: ask.infer(WRONG["fraction for a whole number"][0]))
     for number in range(3):
         refusal(partial(ask.infer, pb.ModelInferRequest(model_name=f"m{number}")))
     refusal(lambda: ask.infer(TOO_LARGE["too long"][0]))
@@ -382,10 +380,13 @@ def test_the_metrics_count_what_was_asked_over_grpc(ask: Asking) -> None:
         assert changes.pop(key("kanary_predictions_total", **{"class": label})) == labels.count(label)
     for code, count in (("OK", 1), ("INVALID_ARGUMENT", 1), ("NOT_FOUND", 3), ("RESOURCE_EXHAUSTED", 1)):
         assert changes.pop(key("kanary_requests_total", protocol="grpc", code=code)) == count
-    for reason, count in (("category", 1), ("not_found", 3), ("too_large", 1)):
+    for reason, count in (("type", 1), ("not_found", 3), ("too_large", 1)):
         assert changes.pop(key("kanary_request_errors_total", protocol="grpc", reason=reason)) == count
     assert changes.pop(key("kanary_request_duration_seconds_count", protocol="grpc")) == 6
-    assert {name for name, _ in changes} <= {f"kanary_request_duration_seconds_{part}" for part in ("bucket", "sum")}
+    assert changes.pop(key("kanary_batch_rows_count")) == 1
+    assert {name for name, _ in changes} <= {
+        f"kanary_{what}_{part}" for what in ("request_duration_seconds", "batch_rows") for part in ("bucket", "sum")
+    }
     assert {dict(labels).get("reason", "shape") for _, labels in after} == set(REASONS)
 
 
