@@ -15,9 +15,10 @@ import yaml
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from sandbox.prometheus.config import targets_file
-from tests.kserve.rig import Namespace, Sandbox, component
+from tests.kserve.rig import Namespace, Sandbox, component, ready
 from tests.serving.predictor_rig import NUMERIC, ROOT, write_model
 from tests.serving.rpc_messages import INFER
+from tests.waiting import wait_for
 
 RUNTIMES = ROOT / "serving" / "manifests" / "clusterservingruntime.yaml"
 
@@ -32,6 +33,8 @@ def deployed(kserve: Sandbox, ns: Namespace) -> Namespace:
     model = {"modelFormat": {"name": "kanary"}, "storageUri": release(kserve, "1"), "protocolVersion": "grpc-v2"}
     service = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "metadata": {"name": "m"}}
     kserve.post(ns.path, service | {"spec": {"predictor": {"model": model}}})
+    # The first one waits for its parent to import torch and kserve, on a machine that may be busy.
+    wait_for(lambda: ready(ns.get().get("status") or {}), "the service is ready", deadline=120)
     ns.settled({"01": 100})
     return ns
 
