@@ -11,6 +11,8 @@ import sys
 import time
 from urllib.parse import urlsplit
 
+from bench.httpload import request
+
 # Not `-m`: `make bench` takes every module that can be run so for a benchmark.
 COMMAND = (sys.executable, "-P", "-c", "from bench.load import main; main()")
 _CONNECTIONS = 16
@@ -24,12 +26,9 @@ def main() -> None:
 async def _send_all(url: str, rate: float, body: str) -> None:
     """Until stdin closes, `rate` requests a second, evenly spaced."""
     parts = urlsplit(url)
-    payload = body.encode()
-    head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
-    request = f"{head}Content-Length: {len(payload)}\r\n\r\n".encode() + payload
     due: asyncio.Queue[float] = asyncio.Queue()
     address = parts.hostname or "", parts.port or 80
-    senders = [asyncio.create_task(_send(address, request, due)) for _ in range(_CONNECTIONS)]
+    senders = [asyncio.create_task(_send(address, request(url, body), due)) for _ in range(_CONNECTIONS)]
     closed = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     next_at = time.monotonic()
     while not closed.done():
@@ -41,7 +40,7 @@ async def _send_all(url: str, rate: float, body: str) -> None:
         sender.cancel()
 
 
-async def _send(address: tuple[str, int], request: bytes, due: asyncio.Queue[float]) -> None:
+async def _send(address: tuple[str, int], message: bytes, due: asyncio.Queue[float]) -> None:
     connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
     while True:
         await due.get()
@@ -49,7 +48,7 @@ async def _send(address: tuple[str, int], request: bytes, due: asyncio.Queue[flo
         status, revision = "none", "-"
         try:
             connection = connection or await asyncio.open_connection(*address)
-            connection[1].write(request)
+            connection[1].write(message)
             status, revision = await _answer(connection[0])
         except (OSError, asyncio.IncompleteReadError):
             connection = None
