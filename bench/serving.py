@@ -331,8 +331,12 @@ def main() -> int:
     )
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended then, too
-    with tempfile.TemporaryDirectory(prefix="kanary-bench-") as folder:
-        return measure(Path(folder), given)
+    try:
+        with tempfile.TemporaryDirectory(prefix="kanary-bench-") as folder:
+            return measure(Path(folder), given)
+    except KeyboardInterrupt:
+        print("stopped: no process is left", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":
