@@ -121,7 +121,8 @@ async def test_a_grpc_request_under_way_is_answered_before_a_forked_predictor_st
             await asyncio.to_thread(wait_for, partial(refuses, tmp_path / name), "new connections are refused")
             with pytest.raises(grpc.RpcError) as refused:
                 await asked(channel)
-            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+            # CANCELLED where the call came in while the server was just closing.
+            assert refused.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
             await under_way.write(request().SerializeToString())
             await under_way.done_writing()
             assert pb.ModelInferResponse.FromString(await under_way).id == "7"
