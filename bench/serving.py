@@ -155,7 +155,8 @@ def started(
 def ratios(taken: Mapping[Cell, Sequence[Taken]], protocol: str, level: int, name: str, base: str = OURS) -> float:
     """How many times the requests/s of `name` are those of `base`: the median of the rounds' ratios."""
     pairs = zip(taken[protocol, level, base], taken[protocol, level, name], strict=True)
-    return statistics.median(one.load.rate / max(other.load.rate, 0.01) for one, other in pairs)
+    # A server that answers nothing at all counts as if it had answered once.
+    return statistics.median(one.load.rate / max(other.load.rate, 1 / other.load.seconds) for one, other in pairs)
 
 
 def figures(taken: Mapping[Cell, Sequence[Taken]], cell: Cell) -> dict[str, float]:
