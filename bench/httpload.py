@@ -32,7 +32,8 @@ _LENGTH = b"content-length:"
 class Job:
     """What to send: the `bodies` in turn to `url` for `seconds`, after `warm_up` seconds that do not count.
 
-    Every `keep_every`th answer is handed back whole, so that it can be looked at afterwards; 0 for none.
+    Every `keep_every`th answer is handed back whole, so that it can be looked at afterwards; 0 for none. `rate`: no
+    more requests a second than that over all connections; 0 for as many as are answered.
     """
 
     url: str
@@ -41,6 +42,7 @@ class Job:
     seconds: float
     warm_up: float = 0.3
     keep_every: int = 0
+    rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -188,16 +190,26 @@ class _Connection(asyncio.Protocol):
             if window.job.keep_every and window.total % window.job.keep_every == 0:
                 window.kept.append((self.turn % len(window.requests), body.decode()))
         if now < window.ends and self.transport is not None and not self.transport.is_closing():
-            self._send()
+            self._send_when_due(now)
         elif self.transport is not None:
             self.transport.close()
 
+    def _send_when_due(self, now: float) -> None:
+        """At once, or when the rate allows; what is overdue is not caught up with."""
+        rate = self.window.job.rate
+        due = self.sent + self.window.job.connections / rate if rate else now
+        if due > now:
+            asyncio.get_running_loop().call_later(due - now, self._send)
+        else:
+            self._send()
+
     def _send(self) -> None:
+        if self.transport is None or self.transport.is_closing():
+            return  # lost while it waited
         self.data = b""
         self.turn += 1
         self.waiting = True
         self.sent = time.perf_counter()
-        assert self.transport is not None
         self.transport.write(self.window.requests[self.turn % len(self.window.requests)])
 
     def _fail(self, reason: str) -> None:
