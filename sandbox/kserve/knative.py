@@ -124,6 +124,11 @@ def answers(servers: Servers, revision: str) -> bool:
     return server is not None and server.ready
 
 
+def pod_name(revision: Revision, uid: str) -> str:
+    """The name of the pod that stands for a revision's server; `uid` is the InferenceService's."""
+    return f"{revision.name}-deployment-{revision.template.digest[:10]}-{uid.replace('-', '')[:5]}"
+
+
 def update_spec(knative: Knative, template: Template, traffic: tuple[Target, ...]) -> Knative:
     """The record after KServe has written `template` and `traffic` into the Knative Service."""
     new_template = template.digest != knative.digest

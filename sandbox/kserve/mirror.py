@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.kserve.client import Kind
-from sandbox.kserve.knative import Document, Knative, Revision, referenced
+from sandbox.kserve.knative import Document, Knative, Revision, pod_name, referenced
 from sandbox.kserve.status import Urls, traffic
 from sandbox.modelserver.spec import BACKING_OFF, STOPPED, STOPPING, Status
 
@@ -86,8 +86,7 @@ def _revision(found: Found, revision: Revision, active: bool) -> Document:
 
 
 def _pod(found: Found, revision: Revision, server: Status) -> Document:
-    owner = str(found.service["metadata"]["uid"]).replace("-", "")
-    name = f"{revision.name}-deployment-{revision.template.digest[:10]}-{owner[:5]}"
+    name = pod_name(revision, found.service["metadata"]["uid"])
     labels = {"app": revision.name, "serving.knative.dev/revision": revision.name}
     document = _object(found, "v1", "Pod", name, revision.template.document["labels"] | labels)
     log = Path(server.log)

@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 
 from sandbox.kserve import config as configuration
+from sandbox.kserve import payloadlog
 from sandbox.kserve.config import KNATIVE, STORAGE_URI_ANNOTATION, Config
 from sandbox.kserve.decide import Problem, Wish
 from sandbox.kserve.knative import Document, Template
@@ -154,9 +155,9 @@ def _annotations(
         predictor.get("annotations"),
     ):
         found |= {key: value for key, value in (source or {}).items() if key not in config.annotations}
-    for field in ("logger", "batcher"):
-        if predictor.get(field):
-            found[f"internal.serving.kserve.io/{field}"] = json.dumps(predictor[field], sort_keys=True)
+    found |= payloadlog.annotated(predictor.get("logger"))
+    if predictor.get("batcher"):
+        found["internal.serving.kserve.io/batcher"] = json.dumps(predictor["batcher"], sort_keys=True)
     if uri:
         found[STORAGE_URI_ANNOTATION] = uri
     found.setdefault("autoscaling.knative.dev/class", "kpa.autoscaling.knative.dev")

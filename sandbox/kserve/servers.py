@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sandbox.errors import SandboxError
+from sandbox.kserve import payloadlog
 from sandbox.kserve.config import STORAGE_URI_ANNOTATION
 from sandbox.kserve.knative import Failure, Knative, Revision, Server, Servers
 from sandbox.modelserver.client import Client
@@ -103,7 +104,8 @@ def spec_of(namespace: str, owner: str, revision: Revision, running: bool) -> Sp
         owner=owner,
         command=tuple(container["command"]),
         args=tuple(container.get("args") or ()),
-        env={entry["name"]: str(entry.get("value", "")) for entry in container.get("env") or []},
+        env=payloadlog.environment(namespace, owner, revision)
+        | {entry["name"]: str(entry.get("value", "")) for entry in container.get("env") or []},
         port=port,
         metrics_port=int(metrics_port) if metrics_port.isdigit() and int(metrics_port) != port else 0,
         preload=revision.template.preload,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sandbox.kserve import conditions
+from sandbox.kserve import conditions, payloadlog
 from sandbox.kserve.knative import Document, Knative, Server, Servers, Target
 from sandbox.kserve.status import is_ready
 from sandbox.kserve.traffic import shares, tags
@@ -43,6 +43,8 @@ def of_knative(before: Knative | None, after: Knative) -> Iterator[Event]:
         if was is None:
             yield Event("Created", f'Created Revision "{revision.name}"', "Configuration", name)
             yield Event("RevisionCreated", f"Revision {revision.name} created; its server is starting")
+            if why := payloadlog.ignored(revision.template.document["annotations"]):
+                yield Event("PayloadLoggerIgnored", why, warning=True)
         if revision.ready and not (was and was.ready):
             text = "Revision becomes ready upon all resources being ready"
             yield Event("RevisionReady", text, "Revision", revision.name)

@@ -18,6 +18,7 @@ import orjson
 
 from serving.predictor.binary import Body
 from serving.predictor.drain import Drain
+from serving.predictor.payloads.recorder import Recorder
 from serving.predictor.refusal import Reason, Refused
 from serving.predictor.service import Protocol, Service
 
@@ -54,14 +55,16 @@ class Disconnected(Exception):
 class Edge:
     """An ASGI application: `service` answers predictions, `app` (KServe's) the rest. `limit` is in bytes of body.
 
-    While `drain` says that the server is leaving, every answer asks its client to close the connection.
+    While `drain` says that the server is leaving, every answer asks its client to close the connection. `payloads` is
+    told of every prediction that is answered; None where there is no payload log.
     """
 
-    def __init__(self, app: App, service: Service, limit: int, drain: Drain) -> None:
+    def __init__(self, app: App, service: Service, limit: int, drain: Drain, payloads: Recorder | None = None) -> None:
         self.app = app
         self.service = service
         self.limit = limit
         self.drain = drain
+        self.payloads = payloads
         self._version = (VERSION_HEADER, service.version.encode("ascii"))
         self._one_long = asyncio.Lock()
         # What nearly every request asks for, found without taking its path apart.
@@ -120,13 +123,18 @@ class Edge:
         return Route(protocol, path)
 
     async def _answer(self, protocol: Protocol, scope: Scope, receive: Receive) -> Body:
+        arrived = time.time()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         json_length = _check_headers(headers, protocol)
         body = await self._body(headers, receive)
         if len(body) <= _LONG:
-            return await self.service.answer(protocol, body, json_length)
-        async with self._one_long:
-            return await asyncio.to_thread(self.service.answer_alone, protocol, body, json_length)
+            answer = await self.service.answer(protocol, body, json_length)
+        else:
+            async with self._one_long:
+                answer = await asyncio.to_thread(self.service.answer_alone, protocol, body, json_length)
+        if self.payloads is not None:
+            self.payloads.answered(protocol, scope["headers"], body, json_length, answer.content, arrived)
+        return answer
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """The whole body; refused as soon as it is known to be too long, and then no more of it is kept."""

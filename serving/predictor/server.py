@@ -31,6 +31,8 @@ from serving.predictor.edge import Edge
 from serving.predictor.load import load
 from serving.predictor.model import PredictorModel
 from serving.predictor.onewrite import OneWriteProtocol
+from serving.predictor.payloads.counters import Counters
+from serving.predictor.payloads.recorder import Recorder
 from serving.predictor.rpc import CannotListen, Servicer, listen
 from serving.predictor.service import Service
 from serving.predictor.settings import Settings, settings
@@ -75,7 +77,8 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve carries no typ
         """KServe calls this inside the loop, with its REST server made and not yet started."""
         config = self._rest_server.config
         config.host = self._wanted.host
-        config.app = Edge(kserve_app, self._service, self._wanted.max_body_bytes, self._drain)
+        payloads = recorder(self._service, self._wanted)
+        config.app = Edge(kserve_app, self._service, self._wanted.max_body_bytes, self._drain, payloads)
         config.http = OneWriteProtocol
         config.proxy_headers = False  # nobody asks here who the client is
         server, loop = self._rest_server._server, asyncio.get_running_loop()
@@ -89,6 +92,8 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve carries no typ
 
         server.handle_exit = told_to_leave
         grpc_port, end_grpc = await self._serve_grpc() if self._wanted.enable_grpc else (0, None)
+        if payloads is not None:
+            payloads.start()
         tasks = [asyncio.create_task(self._tell(grpc_port)), asyncio.create_task(self._leave_when_told())]
         try:
             await super()._serve()
@@ -97,6 +102,8 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve carries no typ
                 task.cancel()
             if end_grpc is not None:
                 await end_grpc(0)
+            if payloads is not None:
+                await payloads.close()
 
     async def _serve_grpc(self) -> tuple[int, Callable[[float], Awaitable[None]]]:
         """Answer gRPC too, with our servicer for KServe's; the port, and what ends it within so many seconds.
@@ -172,6 +179,14 @@ def run(service: Service, wanted: Settings) -> None:
     _use_protocol_errors(kserve_app)
     Server(service, wanted).start([PredictorModel(service)])
     _logger.info("stopped")
+
+
+def recorder(service: Service, wanted: Settings) -> Recorder | None:
+    """The payload log that is wanted, with what it must know of the model; None where none is."""
+    if wanted.payload_log is None:
+        return None
+    spec = service.predictor.spec
+    return Recorder(wanted.payload_log, Counters(service.name, spec.version), service.contract.names, spec.sensitive)
 
 
 def told_threads(environment: Mapping[str, str]) -> int:

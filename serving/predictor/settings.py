@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kanary.errors import ConfigError
+from serving.predictor.payloads.spec import PayloadLog, payload_log
 
 MODEL_FOLDER = "/mnt/models"
 MEBIBYTE = 1 << 20
@@ -28,6 +29,7 @@ class Settings:
     max_body_bytes: int
     torch_threads: int
     grace_s: int
+    payload_log: PayloadLog | None = None
 
 
 def settings(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
@@ -35,7 +37,8 @@ def settings(argv: Sequence[str], environment: Mapping[str, str] | None = None) 
 
     ConfigError for what this server does not offer.
     """
-    given = _parser(os.environ if environment is None else environment).parse_args(argv)
+    environment = os.environ if environment is None else environment
+    given = _parser(environment).parse_args(argv)
     if given.workers != 1:
         raise ConfigError(f"--workers={given.workers}: a predictor is one process", "raise the replicas instead")
     return Settings(
@@ -49,6 +52,7 @@ def settings(argv: Sequence[str], environment: Mapping[str, str] | None = None) 
         max_body_bytes=given.max_body_bytes,
         torch_threads=given.torch_threads,
         grace_s=given.grace_period,
+        payload_log=payload_log(given.payload_log, given.payload_sample, given.payload_nice, environment),
     )
 
 
@@ -84,6 +88,20 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "4, for a large one)",
     )
     add("--grace_period", type=_natural, default=25, help="seconds that requests under way get when told to stop")
+    add(
+        "--payload_log",
+        default=environment.get("KANARY_PAYLOAD_LOG", ""),
+        help="JSON: where to send requests and responses as CloudEvents, none if empty (default: $KANARY_PAYLOAD_LOG)",
+    )
+    add(
+        "--payload_nice",
+        type=int,
+        choices=range(20),
+        default=19,
+        metavar="0..19",
+        help="how far sending gives way to predicting where the processor is busy (default: %(default)s)",
+    )
+    add("--payload_sample", type=_share, default=1.0, help="share of predictions that is logged, 0 to 1 (default: 1)")
     add("--enable_grpc", type=_boolean, default=False, help="answer the V2 protocol over gRPC, too (default: false)")
     add("--grpc_port", type=_port, default=8081, help="its port, 0 for a free one (default: %(default)s)")
     add("--workers", type=_natural, default=1, help="KServe's number of processes; only 1 is offered")
@@ -94,6 +112,16 @@ def _natural(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return share
 
 
 def _port(text: str) -> int:
