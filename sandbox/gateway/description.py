@@ -24,8 +24,8 @@ class Revision:
     """One revision of a service. `weight` is its percentage of the service's traffic.
 
     Not `ready` means no endpoint: requests that its weight, tags or name draw fail with 503, and count as its own.
-    `tags` give it hosts of its own: `<tag>-<host>` for every host of the service. `http2`: it speaks HTTP/2 only, as
-    gRPC does. `metrics_port` is where its numbers are, 0: on its port.
+    `tags` give it hosts of its own: `<tag>-<host>` for every host of the service; `hosts` are further ones. `http2`: it
+    speaks HTTP/2 only, as gRPC does. `metrics_port` is where its numbers are, 0: on its port.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Revision:
     tags: tuple[str, ...] = ()
     http2: bool = False
     metrics_port: int = 0
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,8 @@ def _check_revisions(service: Service, where: str) -> None:
         at = f"{where}.revisions[{revision.name}]"
         for text in (revision.name, *revision.tags):
             _require(bool(_LABEL.fullmatch(text)), at, f"{text!r} is not a DNS label")
+        for name in revision.hosts:
+            _require(bool(_HOST.fullmatch(name)), f"{at}.hosts", f"{name!r} is not a lower-case host name")
         _require(bool(_ADDRESS.fullmatch(revision.address)), f"{at}.address", f"{revision.address!r} is not IPv4")
         lowest = 1 if revision.ready else 0
         _require(lowest <= revision.port <= 65535, f"{at}.port", f"{revision.port} is not a port")

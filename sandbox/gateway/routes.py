@@ -45,14 +45,17 @@ class Routing:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One name under which requests come in: a service's own, or that of a tag, which leads to one revision."""
+    """One name under which requests come in: a service's own, or that of a tag, or `own` ones, of one revision."""
 
     service: Service
     tag: str = ""
     revision: Revision | None = None
+    own: tuple[str, ...] = ()
 
     @property
     def hosts(self) -> tuple[str, ...]:
+        if self.own:
+            return self.own
         own = host(self.service.namespace, self.service.name, self.tag)
         return tuple(dict.fromkeys((own, *(label(name, self.tag) for name in self.service.hosts))))
 
@@ -88,6 +91,8 @@ def _entries(services: list[Service]) -> Iterator[_Entry]:
         for revision in service.revisions:
             for tag in revision.tags:
                 yield _Entry(service, tag, revision)
+            if revision.hosts:
+                yield _Entry(service, "", revision, revision.hosts)
 
 
 @lru_cache(maxsize=8192)

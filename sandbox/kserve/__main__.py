@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ from pathlib import Path
 from sandbox.errors import SandboxError
 from sandbox.kserve.controller import SCALE_DOWN_S, Controller
 from sandbox.kserve.manifests import load
+from sandbox.kserve.standard_wish import FIRST_RELEASE, NEXT_RELEASE
+
+_RELEASE = "KANARY_KSERVE_RELEASE"
 
 
 def main() -> None:
@@ -34,7 +38,16 @@ def main() -> None:
         default=[],
         help="runtimes and ConfigMaps that shall be there from the start",
     )
+    parser.add_argument(
+        "--release",
+        choices=(FIRST_RELEASE, NEXT_RELEASE),
+        default=os.environ.get(_RELEASE) or NEXT_RELEASE,
+        help=f"which KServe to behave like with canaries in Standard mode: {FIRST_RELEASE} gives them no traffic, the "
+        f"release after it does (default: %(default)s; from {_RELEASE})",
+    )
     options = parser.parse_args()
+    if options.release not in (FIRST_RELEASE, NEXT_RELEASE):
+        sys.exit(f"{_RELEASE} must be {FIRST_RELEASE} or {NEXT_RELEASE}, not {options.release!r}")
     home = options.home.resolve()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -49,7 +62,7 @@ def main() -> None:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             sys.exit(f"another KServe controller runs in {home}")
-        asyncio.run(_run(Controller(home, options.scale_down_seconds, installed)))
+        asyncio.run(_run(Controller(home, options.scale_down_seconds, installed, options.release)))
 
 
 async def _run(controller: Controller) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from sandbox.kserve.client import CLUSTER_RUNTIMES, CONFIG_MAPS, INFERENCE_SERVI
 from sandbox.kserve.decide import KEEP, RUN, STOP, Decision, decide, put_in_force, wake_at, wanted_servers
 from sandbox.kserve.following import Followed, Key
 from sandbox.kserve.knative import Document, Knative, Servers
-from sandbox.kserve.mirror import Found
+from sandbox.kserve.mirror import Found, documents
 from sandbox.kserve.mirroring import Mirror
 from sandbox.kserve.predictor import service_name, wish
 from sandbox.kserve.recorder import Recorder
@@ -26,7 +27,9 @@ from sandbox.kserve.recovery import is_lost, recovered
 from sandbox.kserve.router import Router, describe
 from sandbox.kserve.runtimes import preload, runtimes
 from sandbox.kserve.servers import ModelServers, wanted_names
-from sandbox.kserve.store import Store
+from sandbox.kserve.standard_control import Parts, StandardControl
+from sandbox.kserve.standard_wish import NEXT_RELEASE
+from sandbox.kserve.store import Store, knative_from
 from sandbox.kserve.turns import Turns
 from sandbox.kserve.writes import FINALIZER, Writes
 
@@ -42,12 +45,18 @@ _logger = logging.getLogger(__name__)
 class Controller:
     """One home's controller. `run` is all there is to call."""
 
-    def __init__(self, home: Path, scale_down_s: float = SCALE_DOWN_S, installed: Sequence[Document] = ()) -> None:
+    def __init__(
+        self,
+        home: Path,
+        scale_down_s: float = SCALE_DOWN_S,
+        installed: Sequence[Document] = (),
+        release: str = NEXT_RELEASE,
+    ) -> None:
         self._installed = list(installed)
         self._home = home
         self._scale_down_s = scale_down_s
         self._kubernetes = Kubernetes(home / "kubeconfig")
-        self._store = Store(home / "kserve" / "controller.sqlite")
+        self._store = Store(home / "kserve" / "controller.sqlite", knative_from)
         self._known = self._store.load()
         self._router = Router(home)
         self._servers = ModelServers(home, self._owner_changed)
@@ -59,6 +68,8 @@ class Controller:
         self._cluster_runtimes = Followed(self._kubernetes, CLUSTER_RUNTIMES, self._runtime_changed)
         self._config_maps = Followed(self._kubernetes, CONFIG_MAPS, self._config_changed)
         self._writes = Writes(self._kubernetes, self._services.learn)
+        parts = Parts(home, self._router, self._servers, self._writes, self._recorder, self._mirror, self._overtaken)
+        self._standard = StandardControl(parts, release)
         self._config = config.Config()
         self._turns = Turns(self._reconcile)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,6 +104,7 @@ class Controller:
         await self._kubernetes.close()
         self._router.close()
         self._store.close()
+        self._standard.close()
 
     async def _install(self) -> None:
         """Apply what comes with the installation; an API server that goes away meanwhile is waited for."""
@@ -108,6 +120,9 @@ class Controller:
         """Describe to the gateway what it obeys already, so that the first change takes nothing from the others."""
         for key, service in self._services.objects.items():
             uid = service["metadata"]["uid"]
+            if self._is_standard(service):
+                self._standard.preset(key, service)
+                continue
             known = self._known.get(uid)
             if known is None:
                 name, status = service_name(service), service.get("status") or {}
@@ -160,6 +175,8 @@ class Controller:
 
     async def _step(self, key: Key, service: Document) -> tuple[bool, bool]:
         """Decide and act once; whether anything changed, and whether the gateway obeys."""
+        if self._is_standard(service):
+            return await self._standard.step(key, service, self._available(key[0]), self._config)
         uid, now = service["metadata"]["uid"], time.time()
         servers, known = self._servers.of(uid), self._known.get(uid)
         wanted = wish(service, self._available(key[0]), self._config, self._router.urls(key))
@@ -180,6 +197,9 @@ class Controller:
             self._recorder.record(service, event)
         self._show(key, service)
         return after != known or bool(decision.statuses), in_force
+
+    def _is_standard(self, service: Document) -> bool:
+        return config.mode(service, self._config) == config.STANDARD
 
     def _overtaken(self, key: Key, service: Document) -> bool:
         """Whether the service has been changed or deleted since it was looked at."""
@@ -215,7 +235,8 @@ class Controller:
             self._mirror.show(uid, None)
         else:
             urls = self._router.urls(key)
-            self._mirror.show(uid, Found(service, known, self._servers.told_of(uid), urls, self._home))
+            found = Found(service, known, self._servers.told_of(uid), urls, self._home)
+            self._mirror.show(uid, partial(documents, found))
 
     async def _move_servers(self, namespace: str, uid: str, servers: Servers, now: float) -> None:
         known = self._known.get(uid)
@@ -240,6 +261,7 @@ class Controller:
             await self._remove_orphans()
             return
         self._keep(service["metadata"]["uid"], None)
+        self._standard.finish(service["metadata"]["uid"])
         self._seen.pop(service["metadata"]["uid"], None)
         self._mirror.show(service["metadata"]["uid"], None)
         await self._writes.remove_finalizer(service)
@@ -247,6 +269,7 @@ class Controller:
     def _next_look(self, uid: str) -> float | None:
         known = self._known.get(uid)
         moments = [wake_at(known, self._servers.of(uid), self._scale_down_s) if known is not None else None]
+        moments.append(self._standard.next_look(uid))
         moments.append(time.time() + _DRAIN_S if self._router.draining else None)
         return min((moment for moment in moments if moment is not None), default=None)
 
@@ -259,7 +282,8 @@ class Controller:
     async def _remove_orphans(self) -> None:
         wanted: set[str] = set()
         for key, service in self._services.objects.items():
-            wanted |= wanted_names(key[0], self._known.get(service["metadata"]["uid"]))
+            uid = service["metadata"]["uid"]
+            wanted |= wanted_names(key[0], self._known.get(uid)) | self._standard.wanted(key[0], uid)
         await self._remove_servers(set(self._servers.statuses) - wanted)
 
     async def _remove_servers(self, names: set[str]) -> None:

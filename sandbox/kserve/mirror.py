@@ -63,7 +63,7 @@ def _knative_service(found: Found) -> Document:
         "conditions": [_condition("Ready", bool(knative.routed))],
     }
     template = {"metadata": _part(latest, "annotations", "labels"), "spec": latest["spec"]}
-    return _object(found, "serving.knative.dev/v1", "Service", knative.name, {}) | {
+    return owned(found.service, "serving.knative.dev/v1", "Service", knative.name, {}) | {
         "spec": {"template": template, "traffic": asked},
         "status": status,
     }
@@ -76,7 +76,7 @@ def _target(percent: int, latest: bool, revision: str, tag: str) -> Document:
 
 def _revision(found: Found, revision: Revision, active: bool) -> Document:
     labels = {"serving.knative.dev/routingState": "active" if active else "reserve"}
-    document = _object(found, "serving.knative.dev/v1", "Revision", revision.name, labels)
+    document = owned(found.service, "serving.knative.dev/v1", "Revision", revision.name, labels)
     document["metadata"]["labels"] |= {"serving.knative.dev/service": found.knative.name}
     condition = _condition("Ready", revision.ready)
     if revision.failed:
@@ -88,10 +88,17 @@ def _revision(found: Found, revision: Revision, active: bool) -> Document:
 def _pod(found: Found, revision: Revision, server: Status) -> Document:
     name = pod_name(revision, found.service["metadata"]["uid"])
     labels = {"app": revision.name, "serving.knative.dev/revision": revision.name}
-    document = _object(found, "v1", "Pod", name, revision.template.document["labels"] | labels)
+    return pod(found.service, found.home, revision, server, name, labels)
+
+
+def pod(
+    service: Document, home: Path, revision: Revision, server: Status, name: str, labels: Mapping[str, str]
+) -> Document:
+    """The Pod that stands for the server of a pod template; `home` is where its log lies."""
+    document = owned(service, "v1", "Pod", name, revision.template.document["labels"] | dict(labels))
     log = Path(server.log)
-    if log.is_relative_to(found.home):
-        document["metadata"]["annotations"] = {LOG_ANNOTATION: str(log.relative_to(found.home))}
+    if log.is_relative_to(home):
+        document["metadata"]["annotations"] = {LOG_ANNOTATION: str(log.relative_to(home))}
     container = revision.template.document["spec"]["containers"][0]
     plain = {key: container[key] for key in ("image", "command", "args", "env") if key in container}
     status = {
@@ -124,8 +131,9 @@ def _container_status(server: Status, container: Document) -> Document:
     return status
 
 
-def _object(found: Found, version: str, kind: str, name: str, labels: Mapping[str, str]) -> Document:
-    metadata = found.service["metadata"]
+def owned(service: Document, version: str, kind: str, name: str, labels: Mapping[str, str]) -> Document:
+    """An object of that kind that goes when the InferenceService `service` goes."""
+    metadata = service["metadata"]
     owner = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from sandbox.errors import SandboxError
 from sandbox.kserve.client import Kubernetes, Refused
 from sandbox.kserve.knative import Document
-from sandbox.kserve.mirror import KNATIVE_SERVICES, MIRRORED, SERVICE_LABEL, Found, Name, documents
+from sandbox.kserve.mirror import KNATIVE_SERVICES, MIRRORED, SERVICE_LABEL, Name
+from sandbox.kserve.standard_mirror import STANDARD_MIRRORED
 
 # Several changes in a row are written once, after what matters has been.
 _PAUSE_S = 0.1
 _RETRY_S = 1.0
 
+_MANAGER = "kserve-controller-manager"
+
 _logger = logging.getLogger(__name__)
+# The objects of one service, made when they are written.
+Shown = Callable[[], dict[Name, Document]]
 
 
 class Mirror:
@@ -22,11 +28,11 @@ class Mirror:
 
     def __init__(self, client: Kubernetes) -> None:
         self._client = client
-        self._wanted: dict[str, Found | None] = {}
+        self._wanted: dict[str, Shown | None] = {}
         self._written: dict[str, dict[Name, Document]] = {}
         self._wake = asyncio.Event()
 
-    def show(self, uid: str, found: Found | None) -> None:
+    def show(self, uid: str, found: Shown | None) -> None:
         """Have one service mirrored as it is now; None where there is nothing of it any more."""
         if found is None and uid not in self._written and uid not in self._wanted:
             return
@@ -54,7 +60,7 @@ class Mirror:
 
     async def _learn(self) -> None:
         """Objects of an earlier process count as written with unknown content, so that they are seen to."""
-        for kind in MIRRORED:
+        for kind in (*MIRRORED, *STANDARD_MIRRORED):
             for document in (await self._client.list(kind))[0]:
                 metadata = document["metadata"]
                 if SERVICE_LABEL in (metadata.get("labels") or {}) and metadata.get("ownerReferences"):
@@ -62,8 +68,8 @@ class Mirror:
                     name = (kind, metadata["namespace"], metadata["name"])
                     self._written.setdefault(uid, {}).setdefault(name, {})
 
-    async def _write(self, uid: str, found: Found | None) -> None:
-        wanted = documents(found) if found is not None else {}
+    async def _write(self, uid: str, found: Shown | None) -> None:
+        wanted = found() if found is not None else {}
         written = self._written.setdefault(uid, {})
         for name in [name for name in written if name not in wanted]:
             await self._client.delete(*name)
@@ -81,7 +87,9 @@ class Mirror:
         kind, namespace, called = name
         content = {key: value for key, value in document.items() if key != "status"}
         try:
-            if new:
+            if kind in STANDARD_MIRRORED:
+                await self._client.apply(kind, namespace, called, content, _MANAGER)
+            elif new:
                 await self._client.create(kind, namespace, content)
             else:
                 changing = ("metadata", "spec") if kind == KNATIVE_SERVICES else ("metadata",)
@@ -89,6 +97,8 @@ class Mirror:
         except Refused as refused:
             if refused.code not in (404, 409):
                 raise
+        if "status" not in document:
+            return
         status = {"status": document["status"]}
         try:
             await self._client.patch(kind, namespace, called, status, subresource="status")

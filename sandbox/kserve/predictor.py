@@ -28,10 +28,12 @@ _NO_POD_FIELDS = frozenset(
     | {"scaleMetricType", "autoScaling", "logger", "batcher", "labels", "annotations", "deploymentStrategy", "timeout"}
     | {"containerConcurrency", "workerSpec", "name", "storageUris", "storageContainerName", *_FRAMEWORKS}
 )
-_NOT_EMULATED = "NotEmulated"
+NOT_EMULATED = "NotEmulated"
 
 
-class _Refused(Exception):
+class Refused(Exception):
+    """A predictor that makes no pod template; `problem` says why."""
+
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message)
         self.problem = problem
@@ -46,8 +48,8 @@ def wish(isvc: Document, available: Sequence[Runtime], config: Config, urls: Url
     names, template, problem = Names(urls), None, None
     try:
         _check_emulated(isvc, mode)
-        names, template = _template(isvc, predictor, available, config, names)
-    except _Refused as refused:
+        names, template = pod_template(isvc, predictor, available, config, names)
+    except Refused as refused:
         problem = refused.problem
     except NoRuntime as missing:
         problem = Problem(missing.message, missing.failure, event=missing.event)
@@ -72,24 +74,25 @@ def service_name(isvc: Document) -> str:
 
 def _check_emulated(isvc: Document, mode: str) -> None:
     if mode != KNATIVE:
-        text = f"the sandbox does not emulate the deployment mode {mode} yet"
-        hint = "annotate a new InferenceService with serving.kserve.io/deploymentMode: Knative"
-        raise _Refused(Problem(f"{text}; {hint}", reason=_NOT_EMULATED))
+        text = f"the sandbox does not emulate the deployment mode {mode}"
+        hint = "annotate a new InferenceService with serving.kserve.io/deploymentMode: Knative, or Standard"
+        raise Refused(Problem(f"{text}; {hint}", reason=NOT_EMULATED))
     spec = isvc.get("spec") or {}
     for field in ("transformer", "explainer", "canary"):
         if spec.get(field):
-            raise _Refused(Problem(f"spec.{field}: the sandbox does not emulate it yet", reason=_NOT_EMULATED))
+            raise Refused(Problem(f"spec.{field}: the sandbox does not emulate it yet", reason=NOT_EMULATED))
     for field in ("workerSpec", "storageUris", "storageContainerName"):
         if (spec.get("predictor") or {}).get(field):
             text = f"spec.predictor.{field}: the sandbox does not emulate it"
-            raise _Refused(Problem(text, reason=_NOT_EMULATED))
+            raise Refused(Problem(text, reason=NOT_EMULATED))
 
 
-def _template(
+def pod_template(
     isvc: Document, predictor: Document, available: Sequence[Runtime], config: Config, names: Names
 ) -> tuple[Names, Template]:
+    """The pod template of `predictor`, one of `isvc`'s, and `names` with the runtime. Raises Refused and NoRuntime."""
     metadata = isvc["metadata"]
-    model = _model(predictor)
+    model = model_of(predictor)
     runtime = None
     if model is not None:
         runtime = choose(model, available)
@@ -98,19 +101,19 @@ def _template(
         others = predictor.get("containers") or []
         uri = model.get("storageUri", "")
         if model.get("storage"):
-            raise _Refused(Problem("spec.predictor.model.storage: give a storageUri instead", reason=_NOT_EMULATED))
+            raise Refused(Problem("spec.predictor.model.storage: give a storageUri instead", reason=NOT_EMULATED))
     else:
         main, *others = predictor.get("containers") or [{}]
         uri = next((entry.get("value", "") for entry in main.get("env") or [] if entry["name"] == "STORAGE_URI"), "")
     if others:
         text = f"the sandbox runs one container a revision; there is also {others[0].get('name')}"
-        raise _Refused(Problem(text, reason=_NOT_EMULATED))
+        raise Refused(Problem(text, reason=NOT_EMULATED))
     if not main.get("command"):
         text = f"container {main.get('name', 'kserve-container')} has no command: the sandbox runs no images"
-        raise _Refused(Problem(f"{text}; name the command that the image would run", reason=_NOT_EMULATED))
+        raise Refused(Problem(f"{text}; name the command that the image would run", reason=NOT_EMULATED))
     if secret := next((entry["name"] for entry in main.get("env") or [] if "valueFrom" in entry), ""):
         text = f"environment variable {secret}: the sandbox does not emulate valueFrom"
-        raise _Refused(Problem(text, reason=_NOT_EMULATED))
+        raise Refused(Problem(text, reason=NOT_EMULATED))
     environment = [entry for entry in main.get("env") or [] if entry["name"] != "INFERENCE_SERVICE_NAME"]
     main = main | {"env": [*environment, {"name": "INFERENCE_SERVICE_NAME", "value": metadata["name"]}]}
     annotations = _annotations(isvc, predictor, runtime, config, uri)
@@ -121,12 +124,17 @@ def _template(
         | {"containers": [main]}
         | {key: predictor[key] for key in ("timeout", "containerConcurrency") if key in predictor},
     }
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     warm = runtime.preload if runtime is not None and runtime.preload else preload(annotations)
-    return names, Template(document, hashlib.sha256(text.encode()).hexdigest(), warm)
+    return names, Template(document, digest(document), warm)
 
 
-def _model(predictor: Document) -> Document | None:
+def digest(document: Document) -> str:
+    """What tells one template from another."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def model_of(predictor: Document) -> Document | None:
     """spec.predictor.model; a framework's own field is what KServe's webhook would have made a model of."""
     if "model" in predictor:
         found: Document = predictor["model"]
@@ -142,7 +150,7 @@ def _filled(main: Document, metadata: Document) -> Document:
         return fill(main, metadata)
     except ValueError as error:
         text = f"failed to replace placeholders in serving runtime container {main.get('name')}"
-        raise _Refused(Problem(text, "InvalidPredictorSpec", event=f"{text}: {error}")) from error
+        raise Refused(Problem(text, "InvalidPredictorSpec", event=f"{text}: {error}")) from error
 
 
 def _annotations(
@@ -160,6 +168,8 @@ def _annotations(
         found["internal.serving.kserve.io/batcher"] = json.dumps(predictor["batcher"], sort_keys=True)
     if uri:
         found[STORAGE_URI_ANNOTATION] = uri
+    if configuration.mode(isvc, config) != KNATIVE:
+        return found
     found.setdefault("autoscaling.knative.dev/class", "kpa.autoscaling.knative.dev")
     found["autoscaling.knative.dev/min-scale"] = str(predictor.get("minReplicas", 1))
     for field, key in (("maxReplicas", "max-scale"), ("scaleTarget", "target"), ("scaleMetric", "metric")):

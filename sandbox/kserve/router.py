@@ -121,6 +121,7 @@ def scraped(services: Iterable[Service]) -> list[Scraped]:
         )
         for service in services
         for revision in service.revisions
+        if revision.port
     ]
 
 

@@ -15,7 +15,7 @@ from sandbox.kserve.traffic import remember
 
 PREDICTOR_READY = "PredictorReady"
 # What a container's termination message may hold.
-_MESSAGE_CHARACTERS = 4096
+MESSAGE_CHARACTERS = 4096
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def _model_status(
         loaded = {"activeModelState": "Loaded", "targetModelState": "Loaded"}
         return _model(loaded, "UpToDate", copies, failure)
     if server.failure is not None and not server.ready:
-        info: Document = {"reason": "ModelLoadFailed", "message": server.failure.message[-_MESSAGE_CHARACTERS:]}
+        info: Document = {"reason": "ModelLoadFailed", "message": server.failure.message[-MESSAGE_CHARACTERS:]}
         info |= {"exitCode": server.failure.exit_code} if server.failure.exit_code else {}
         return _model(states | {"targetModelState": "FailedToLoad"}, "BlockedByFailedLoad", copies, info)
     target = "Loading" if server.state == "initializing" else "Pending"

@@ -1,26 +1,35 @@
-"""Revision history on disk: one record a service, by the uid of its InferenceService. Survives kill -9."""
+"""What the controller remembers on disk: one record a service, by the uid of its InferenceService. Survives kill -9."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sandbox.kserve.knative import Knative, Revision, Target, Template
+from sandbox.kserve.standard import Backend, Deployment, Leaving, Scaler, Standard
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS services (uid TEXT PRIMARY KEY, record TEXT NOT NULL)"
 
 _logger = logging.getLogger(__name__)
+Record = TypeVar("Record", bound="DataclassInstance")
 
 
-class Store:
-    """The records. Every method is done in well under a millisecond. A file that cannot be read is put aside."""
+class Store(Generic[Record]):
+    """The records of one mode; `read` makes one of its JSON document, with KeyError, TypeError or ValueError.
 
-    def __init__(self, path: Path) -> None:
+    Every method is done in well under a millisecond. A file that cannot be read is put aside.
+    """
+
+    def __init__(self, path: Path, read: Callable[[Mapping[str, Any]], Record]) -> None:
+        self._read = read
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._connection = _open(path)
@@ -30,23 +39,23 @@ class Store:
                 part.replace(part.with_name(f"unreadable.{part.name}"))
             self._connection = _open(path)
 
-    def load(self) -> dict[str, Knative]:
+    def load(self) -> dict[str, Record]:
         """Every record by uid; one that makes no sense is left out."""
-        found: dict[str, Knative] = {}
+        found: dict[str, Record] = {}
         for uid, record in self._connection.execute("SELECT uid, record FROM services"):
             try:
-                found[uid] = knative_from(json.loads(record))
+                found[uid] = self._read(json.loads(record))
             except (ValueError, KeyError, TypeError) as error:
                 _logger.error("the record of %s cannot be read: %s", uid, error)
         return found
 
-    def save(self, uid: str, knative: Knative | None) -> None:
+    def save(self, uid: str, record: Record | None) -> None:
         """Keep a record, or with None forget it."""
-        if knative is None:
+        if record is None:
             self._connection.execute("DELETE FROM services WHERE uid = ?", (uid,))
             return
-        record = json.dumps(asdict(knative), separators=(",", ":"))
-        self._connection.execute("INSERT OR REPLACE INTO services VALUES (?, ?)", (uid, record))
+        text = json.dumps(asdict(record), separators=(",", ":"))
+        self._connection.execute("INSERT OR REPLACE INTO services VALUES (?, ?)", (uid, text))
 
     def close(self) -> None:
         """Close the file."""
@@ -79,3 +88,17 @@ def _revision(document: Mapping[str, Any]) -> Revision:
     template = dict(document["template"])
     template["preload"] = tuple(template["preload"])
     return Revision(**{**document, "template": Template(**template)})
+
+
+def standard_from(document: Mapping[str, Any]) -> Standard:
+    """The record in a JSON document."""
+    made: dict[str, Any] = dict(document)
+    made["deployments"] = tuple(_deployment_from(one) for one in document["deployments"])
+    made["scalers"] = tuple(Scaler(**one) for one in document["scalers"])
+    made["leaving"] = tuple(Leaving(**{**one, "revision": _revision(one["revision"])}) for one in document["leaving"])
+    made["routed"] = tuple(Backend(**one) for one in document["routed"])
+    return Standard(**made)
+
+
+def _deployment_from(document: Mapping[str, Any]) -> Deployment:
+    return Deployment(**{**document, "revisions": tuple(_revision(one) for one in document["revisions"])})

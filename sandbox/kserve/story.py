@@ -11,6 +11,7 @@ from sandbox.kserve.status import is_ready
 from sandbox.kserve.traffic import shares, tags
 
 _KNATIVE = "serving.knative.dev/v1"
+_DEPLOYMENT = "Deployment"
 # The InferenceService itself; its name and uid are filled in where the event is written.
 SERVICE = "InferenceService"
 
@@ -28,6 +29,8 @@ class Event:
     @property
     def api_version(self) -> str:
         """The apiVersion of the object it is about."""
+        if self.kind == _DEPLOYMENT:
+            return "apps/v1"
         return "serving.kserve.io/v1beta1" if self.kind == SERVICE else _KNATIVE
 
 

@@ -42,12 +42,16 @@ RUNTIME = {
 
 
 class Sandbox:
-    """All four parts. `scale_down_s` is how long an unreferenced revision keeps its server."""
+    """All four parts. `scale_down_s` is how long an unreferenced revision keeps its server.
 
-    def __init__(self, home: Path, scale_down_s: float = 0.5) -> None:
+    `release` names the KServe that Standard mode behaves like, "" the controller's own choice.
+    """
+
+    def __init__(self, home: Path, scale_down_s: float = 0.5, release: str = "") -> None:
         self.home = home
         self.models = home / "sources"
         self._scale_down_s = scale_down_s
+        self._release = release
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.envoy = Envoy(home)
         self.start_part("kubernetes", "--port", "0")
@@ -68,7 +72,8 @@ class Sandbox:
 
     def start_controller(self) -> None:
         apply = str(self.home / "runtime.yaml")
-        self.start_part("kserve", "--scale-down-seconds", str(self._scale_down_s), "--apply", apply)
+        options = ("--release", self._release) if self._release else ()
+        self.start_part("kserve", "--scale-down-seconds", str(self._scale_down_s), "--apply", apply, *options)
 
     def kill(self, name: str) -> None:
         """kill -9."""

@@ -234,11 +234,11 @@ def test_a_model_without_a_runtime_is_an_invalid_spec(ns: Namespace) -> None:
     }
 
 
-def test_standard_mode_is_refused_by_name(ns: Namespace) -> None:
-    ns.create("one", annotations={"serving.kserve.io/deploymentMode": "Standard"})
+def test_a_mode_that_is_not_emulated_is_refused_by_name(ns: Namespace) -> None:
+    ns.create("one", annotations={"serving.kserve.io/deploymentMode": "ModelMesh"})
     status = ns.wait("refused", lambda s: condition(s, "Ready").get("status") == "False")["status"]
     assert condition(status, "PredictorReady")["reason"] == "NotEmulated"
-    assert status["deploymentMode"] == "Standard"
+    assert status["deploymentMode"] == "ModelMesh"
     assert ns.servers() == {}
 
 

@@ -1,0 +1,57 @@
+"""What the gateway is told of a service in Standard mode: hosts of the HTTPRoute, and of every Deployment's Service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sandbox.gateway.description import DOMAIN, Revision, Service, path
+from sandbox.kserve.following import Key
+from sandbox.kserve.knative import Servers
+from sandbox.kserve.standard import Backend, Standard
+from sandbox.kserve.status import Urls
+
+# The HTTPRoute's own, where the predictor gives none.
+TIMEOUT_S = 60.0
+
+
+def describe(
+    key: Key, record: Standard, route: Sequence[Backend], servers: Servers, timeout_s: float | None
+) -> Service:
+    """The gateway's description for `route`. A Deployment without a server that was ever ready has no endpoint."""
+    namespace, name = key
+    exposed = f"{name}-predictor"
+    revisions = []
+    for backend in route:
+        server = servers.get(backend.server)
+        port = server.port if server is not None else 0
+        ready = bool(port) and server is not None and server.running and _was_ready(record, backend.server)
+        hosts = tuple(_hosts(backend.deployment, namespace, public=backend.deployment != exposed))
+        revisions.append(Revision(backend.deployment, port, ready=ready, weight=backend.weight, hosts=hosts))
+    return Service(namespace, name, tuple(revisions), (f"{exposed}.{namespace}.{DOMAIN}",), timeout_s or TIMEOUT_S)
+
+
+def urls(common: Urls, key: Key, stable: str) -> Urls:
+    """Where a service in Standard mode is reached; `common` says it for one in Knative mode, `stable` is its Service.
+
+    The address is the Service's, so it changes its name with a promotion.
+    """
+    namespace, name = key
+    scheme, _, port = common.service.rpartition(":")
+    predictor = scheme.replace(f"//{name}.{namespace}.", f"//{stable}.{namespace}.")
+    return Urls(common.service, f"{predictor}:{port}", "", f"http://127.0.0.1:{port}{path(namespace, stable)}")
+
+
+def _hosts(deployment: str, namespace: str, public: bool) -> Iterable[str]:
+    """A Service's names in a cluster; `public`: and its name at the gateway, where that is not the HTTPRoute's."""
+    if public:
+        yield f"{deployment}.{namespace}.{DOMAIN}"
+    for suffix in ("svc.cluster.local", "svc"):
+        yield f"{deployment}.{namespace}.{suffix}"
+    yield f"{deployment}.{namespace}"
+
+
+def _was_ready(record: Standard, server: str) -> bool:
+    """One that is killed keeps its endpoint while it is restarted: its failures are its own."""
+    return any(
+        revision.name == server and revision.ready for known in record.deployments for revision in known.revisions
+    )
