@@ -121,7 +121,7 @@ class Controller:
         for key, service in self._services.objects.items():
             uid = service["metadata"]["uid"]
             if self._is_standard(service):
-                self._standard.preset(key, service)
+                self._standard.preset(key, service, self._available(key[0]), self._config)
                 continue
             known = self._known.get(uid)
             if known is None:

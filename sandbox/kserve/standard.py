@@ -141,22 +141,24 @@ def stop(record: Standard, now: float) -> Standard:
     return replace(record, stable="", deployments=(), scalers=scalers, exposed=False)
 
 
-def recovered(record: Standard, workloads: Sequence[Workload], servers: Servers, generation: int) -> Standard:
-    """`record`, which is empty because its file was lost, with the servers that run what is wanted.
+def recovered(name: str, stable: str, workloads: Sequence[Workload], servers: Servers, generation: int) -> Standard:
+    """The record of a service whose file was lost, with the servers that run what is wanted.
 
-    `generation` is what the status says of the predictor's Deployment.
+    `generation` is what the status says of the predictor's Deployment, 0 for one that was never ready.
     """
     made: list[Deployment] = []
     for workload in workloads:
         start = f"{workload.name}-{workload.template.digest[:10]}-"
-        name = max((name for name in servers if name.startswith(start)), default="")
-        if name:
-            revision = Revision(name, workload.template, created=0.0, ready=servers[name].ready)
+        server = max((found for found in servers if found.startswith(start)), default="")
+        if server:
+            revision = Revision(server, workload.template, created=0.0, ready=servers[server].ready)
             replicas = workload.minimum if workload.fixed is None else workload.fixed
-            known = Deployment(workload.name, replicas, (revision,), name, workload.component, generation)
-            made.append(replace(known, observed=generation, wanted=replicas, counted=name, progress=COMPLETE))
-    counts = [int(count) for name in servers if (count := name.rpartition("-")[2]).isdigit()]
-    return replace(record, deployments=tuple(made), started=max(counts, default=0))
+            known = Deployment(workload.name, replicas, (revision,), server, workload.component, generation)
+            known = replace(known, observed=generation, wanted=replicas, counted=server, progress=COMPLETE)
+            made.append(replace(known, ready=replicas if servers[server].ready else 0))
+    counts = [int(count) for found in servers if (count := found.rpartition("-")[2]).isdigit()]
+    record = Standard(name, stable, tuple(made), started=max(counts, default=0))
+    return replace(record, exposed=bool(generation) and record.deployment(stable) is not None)
 
 
 def evolve(record: Standard, servers: Servers, now: float) -> Iterator[Standard]:

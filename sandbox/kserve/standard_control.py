@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sandbox.errors import NotFound
 from sandbox.kserve import standard as st
 from sandbox.kserve import standard_decide as decisions
 from sandbox.kserve import standard_wish as wishes
@@ -65,13 +66,18 @@ class StandardControl:
         """Close the file of records."""
         self._store.close()
 
-    def preset(self, key: Key, service: Document) -> None:
-        """Describe to the gateway what it obeys already."""
-        known = self._known.get(service["metadata"]["uid"])
+    def preset(self, key: Key, service: Document, available: Sequence[Runtime], config: Config) -> None:
+        """Describe to the gateway what it obeys already; what has no record gets one from what still runs."""
+        uid = service["metadata"]["uid"]
+        try:
+            wish, servers = self._wish(key, service, available, config), self._parts.servers.of(uid)
+        except NotFound:  # a gateway that was never prepared obeys nothing
+            return
+        known = self._known.get(uid)
+        if known is None and (known := self._recovered(wish, service.get("status") or {}, servers)) is not None:
+            self._keep(uid, known)
         if known is not None and known.routed:
-            timeout = ((service.get("spec") or {}).get("predictor") or {}).get("timeout")
-            servers = self._parts.servers.of(service["metadata"]["uid"])
-            self._parts.router.preset(describe(key, known, known.routed, servers, timeout))
+            self._parts.router.preset(describe(key, known, known.routed, servers, wish.timeout_s))
 
     async def step(
         self, key: Key, service: Document, available: Sequence[Runtime], config: Config
@@ -79,17 +85,15 @@ class StandardControl:
         """Decide and act once; whether anything changed, and whether the gateway obeys."""
         uid, now = service["metadata"]["uid"], time.time()
         status: Document = service.get("status") or {}
-        at = urls(self._parts.router.urls(key), key, service_name(service))
-        wish, servers = standard_wish(service, available, config, at), self._parts.servers.of(uid)
+        wish, servers = self._wish(key, service, available, config), self._parts.servers.of(uid)
         known = self._known.get(uid)
-        before = known if known is not None else self._recovered(wish, status, servers)
-        decision = decisions.decide(wish, before, servers, now, self._release)
+        decision = decisions.decide(wish, known, servers, now, self._release)
         self._keep(uid, decision.record)
         obeyed = await self._bring_into_force(key, uid, decision, servers, wish)
         await self._move_servers(key[0], uid, servers, time.time())
         statuses = decisions.tell(decision, wish, status, servers, obeyed, _text(now))
         events = [*story.of_servers(self._seen.get(uid, {}), servers)]
-        events += decisions.events(before, decision, wish, status, statuses)
+        events += decisions.events(known, decision, wish, status, statuses)
         events += _of_route(known.routed if known is not None else (), self._known[uid].routed)
         self._seen[uid] = servers
         for document in statuses:
@@ -118,14 +122,19 @@ class StandardControl:
         moment = st.wake_at(known) if known is not None else None
         return None if moment is None else max(moment, time.time() + _AGAIN_S)
 
+    def _wish(self, key: Key, service: Document, available: Sequence[Runtime], config: Config) -> StandardWish:
+        at = urls(self._parts.router.urls(key), key, service_name(service))
+        return standard_wish(service, available, config, at)
+
     def _recovered(self, wish: StandardWish, status: Document, servers: Servers) -> Standard | None:
         """The record of a service whose file was lost, from what still runs; None for one that has never run."""
         if not servers or wish.stopped or wish.stable.template is None:
             return None
         _logger.warning("the record of %s is lost; its servers go on", wish.name)
         workloads = wishes.workloads(wish, lambda name: True, self._release)
-        generation = int(status.get("observedGeneration") or 1)
-        return st.recovered(Standard(wish.name, exposed="url" in status), workloads, servers, generation)
+        generation = int(status.get("observedGeneration") or 0)
+        record = st.recovered(wish.name, wish.stable.deployment, workloads, servers, generation)
+        return replace(record, routed=decisions.route(wish, record, self._release))
 
     def _keep(self, uid: str, record: Standard | None) -> None:
         """The record is on disk before anything is done that follows from it."""
