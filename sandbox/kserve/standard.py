@@ -97,8 +97,8 @@ class Backend:
 class Standard:
     """The whole record. `stable` names the Deployment that is the predictor's, "" where it is stopped.
 
-    `routed` is what the gateway obeys, since `routed_at` in seconds of the epoch; `exposed`: the predictor was ready
-    once, so that there is a route to it. `started` counts servers, so that none gets a name twice.
+    `routed` is what the gateway obeys, since `routed_at` in seconds of the epoch; `exposed`: predictor and transformer
+    were ready once, so that there is a route to them. `started` counts servers, so that none gets a name twice.
     """
 
     name: str
@@ -114,6 +114,11 @@ class Standard:
     def deployment(self, name: str) -> Deployment | None:
         """The Deployment of that name."""
         return next((found for found in self.deployments if found.name == name), None)
+
+    @property
+    def transformer(self) -> Deployment | None:
+        """The transformer's Deployment."""
+        return next((found for found in self.deployments if found.component == "transformer"), None)
 
 
 def write(record: Standard, stable: str, workloads: Sequence[Workload], now: float) -> Standard:
@@ -307,6 +312,6 @@ def _retire(record: Standard, now: float) -> Standard:
             record = _leave(record, known, known.revisions[:-1], now)
             changed = replace(known, revisions=known.revisions[-1:], old_ready=0)
             record = replace(record, deployments=tuple(changed if d is known else d for d in record.deployments))
-    stable = record.deployment(record.stable)
-    exposed = record.exposed or (stable is not None and stable.observed > 0 and stable.available)
-    return replace(record, exposed=exposed)
+    needed = [known for known in record.deployments if known.name == record.stable or known.component != "predictor"]
+    ready = bool(record.stable) and all(known.observed > 0 and known.available for known in needed)
+    return replace(record, exposed=record.exposed or ready)

@@ -43,7 +43,8 @@ def decide(wish: StandardWish, known: Standard | None, servers: Servers, now: fl
     before = known or Standard(wish.name)
     if wish.stopped:
         return StandardDecision((st.stop(before, now),), ())
-    problems = tuple(pods.problem for pods in (wish.stable, *(one.pods for one in wish.canaries)) if pods.problem)
+    every = (wish.stable, *(one.pods for one in wish.canaries), *([wish.transformer] if wish.transformer else []))
+    problems = tuple(pods.problem for pods in every if pods.problem)
     if wish.stable.template is None:
         records = (before, *st.evolve(before, servers, now))
     else:
@@ -58,10 +59,12 @@ def tell(
     """The statuses to write, in order; `obeyed`: the gateway obeys, `clock`: the time as Kubernetes writes it."""
     found: list[Document] = []
     if wish.stopped:
-        found = told.stopped(status, wish.canaries, clock)
+        found = told.stopped(status, wish, clock)
         found = found[-1:] if _is_stopped(status) else found
     elif wish.stable.problem is not None:
         found = [_refused(status, wish.stable.problem, clock)]
+    elif wish.transformer is not None and wish.transformer.problem is not None:
+        found = [_refused(status, wish.transformer.problem, clock)]
     else:
         for record in decision.records:
             found.append(told.propagate(found[-1] if found else status, wish, record, servers, obeyed, clock))
@@ -99,6 +102,8 @@ def route(wish: StandardWish, record: Standard, release: str) -> tuple[Backend, 
     if not record.exposed:
         return ()
     shares = weights(wish, record, release) or {record.stable: 100}
+    if record.transformer is not None:  # before the predictor; canaries get their share past it, as in KServe
+        shares = shares | {record.transformer.name: shares[record.stable], record.stable: 0}
     return tuple(Backend(d.name, d.serving, shares.get(d.name, 0)) for d in record.deployments)
 
 

@@ -74,8 +74,8 @@ def _objects(found: StandardFound) -> Iterator[tuple[Kind, Document]]:
         document = owned(found.service, "autoscaling/v2", "HorizontalPodAutoscaler", scaler.name, {})
         yield AUTOSCALERS, document | {"spec": spec, "status": status}
     if found.record.exposed:
-        for name in _route_names(found):
-            yield HTTP_ROUTES, _http_route(found, name)
+        for name, service in _routes(found).items():
+            yield HTTP_ROUTES, _http_route(found, name, service)
     yield from _pods(found)
 
 
@@ -130,18 +130,22 @@ def _service(found: StandardFound, known: Deployment) -> Document:
     return owned(found.service, "v1", "Service", known.name, labels) | {"spec": spec}
 
 
-def _route_names(found: StandardFound) -> dict[str, str]:
-    """The HTTPRoutes of the predictor and of the whole service, each with its host's first label."""
-    name = found.wish.name
-    predictor = found.record.stable if found.release == FIRST_RELEASE else f"{name}-predictor"
-    return {predictor: predictor, name: name}
+def _routes(found: StandardFound) -> dict[str, str]:
+    """The HTTPRoutes, each with the Service that it leads to."""
+    name, stable, transformer = found.wish.name, found.record.stable, found.record.transformer
+    predictor = stable if found.release == FIRST_RELEASE else f"{name}-predictor"
+    if transformer is None:
+        return {predictor: stable, name: stable}
+    return {predictor: stable, transformer.name: transformer.name, name: transformer.name}
 
 
-def _http_route(found: StandardFound, name: str) -> Document:
+def _http_route(found: StandardFound, name: str, leads_to: str) -> Document:
     namespace = found.service["metadata"]["namespace"]
-    asked = weights(found.wish, found.record, found.release)
+    asked = weights(found.wish, found.record, found.release) if not name.endswith("-transformer") else {}
+    if asked:
+        asked = {leads_to: asked.pop(found.record.stable)} | asked
     backends = []
-    for service in asked or {found.record.stable: 0}:
+    for service in asked or {leads_to: 0}:
         reference = {"group": "", "kind": "Service", "name": service, "namespace": namespace, "port": _PORT}
         backends.append(reference | ({"weight": asked[service]} if asked else {}))
     headers = [

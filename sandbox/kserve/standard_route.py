@@ -19,7 +19,8 @@ def describe(
 ) -> Service:
     """The gateway's description for `route`. A Deployment without a server that was ever ready has no endpoint."""
     namespace, name = key
-    exposed = f"{name}-predictor"
+    # With a transformer the whole service's route is another than the predictor's, which has a host of its own then.
+    exposed = f"{name}-predictor" if record.transformer is None else ""
     revisions = []
     for backend in route:
         server = servers.get(backend.server)
@@ -27,7 +28,8 @@ def describe(
         ready = bool(port) and server is not None and server.running and _was_ready(record, backend.server)
         hosts = tuple(_hosts(backend.deployment, namespace, public=backend.deployment != exposed))
         revisions.append(Revision(backend.deployment, port, ready=ready, weight=backend.weight, hosts=hosts))
-    return Service(namespace, name, tuple(revisions), (f"{exposed}.{namespace}.{DOMAIN}",), timeout_s or TIMEOUT_S)
+    shared = (f"{exposed}.{namespace}.{DOMAIN}",) if exposed else ()
+    return Service(namespace, name, tuple(revisions), shared, timeout_s or TIMEOUT_S)
 
 
 def urls(common: Urls, key: Key, stable: str) -> Urls:

@@ -14,7 +14,7 @@ from sandbox.kserve.standard_wish import Canary, StandardWish
 from sandbox.kserve.status import MESSAGE_CHARACTERS, PREDICTOR_READY
 from sandbox.modelserver.spec import BACKING_OFF, INITIALIZING
 
-CANARIES = "CanaryPredictorReady"
+CANARIES, TRANSFORMER_READY = "CanaryPredictorReady", "TransformerReady"
 _NO_MODEL = {"transitionStatus": ""}
 
 
@@ -34,15 +34,25 @@ def propagate(
             component["url"] = wish.names.urls.predictor
         observed = stable.observed or None
         model = _model_status(model, stable, record, servers, marked)
+    components: Document = {"predictor": component}
+    if (transformer := record.transformer) is not None:
+        state = predictor_state(transformer)
+        marked = conditions.mark(marked, TRANSFORMER_READY, state, now)
+        own = dict((previous.get("components") or {}).get("transformer") or {})
+        at = wish.names.urls.predictor.replace(f"//{record.stable}.", f"//{transformer.name}.")
+        components["transformer"] = own | ({"url": at} if state.status == TRUE else {})
+        observed = transformer.observed or None
+    else:
+        marked = [condition for condition in marked if condition["type"] != TRANSFORMER_READY]
     marked, canaries = _canaries(marked, wish.canaries, record, now)
     stopped = conditions.get(marked, "Stopped")
     if stopped is None or stopped.status == TRUE:
         marked = conditions.mark(marked, "Stopped", State(FALSE), now)
-    marked = conditions.mark(marked, "IngressReady", _ingress(obeyed), now)
+    marked = conditions.mark(marked, "IngressReady", _ingress(record, obeyed), now)
     status: Document = {
         "deploymentMode": STANDARD,
         "modelStatus": model,
-        "components": {"predictor": component},
+        "components": components,
         "url": wish.names.urls.service,
         "address": {"url": wish.names.urls.address},
     }
@@ -53,16 +63,18 @@ def propagate(
     return status | ({"canaryStatuses": canaries} if canaries else {}) | {"conditions": marked}
 
 
-def stopped(previous: Document, canaries: tuple[Canary, ...], now: str) -> list[Document]:
+def stopped(previous: Document, wish: StandardWish, now: str) -> list[Document]:
     """The statuses of a service that is stopped, in their order: everything cleared, then what became of canaries."""
     before = previous.get("conditions") or []
     marked = conditions.mark(conditions.initial(now), PREDICTOR_READY, State(FALSE, "Stopped"), now)
     marked = [condition for condition in marked if condition["type"] != "IngressReady"]
     marked = conditions.mark(marked, "Stopped", State(TRUE), now)
+    if wish.transformer is not None:
+        marked = conditions.mark(marked, TRANSFORMER_READY, State(FALSE, "Stopped"), now)
     cleared: Document = {"deploymentMode": STANDARD, "modelStatus": dict(_NO_MODEL)}
     found = [cleared | {"conditions": _keep_times(before, marked)}]
-    if canaries:
-        told = [_canary_status(canary, ready=False) for canary in canaries]
+    if wish.canaries:
+        told = [_canary_status(canary, ready=False) for canary in wish.canaries]
         marked = conditions.mark(marked, CANARIES, State(FALSE, "Stopped"), now)
         found.append(cleared | {"canaryStatuses": told, "conditions": _keep_times(before, marked)})
     return found
@@ -109,7 +121,10 @@ def _canary_status(canary: Canary, ready: bool) -> Document:
     }
 
 
-def _ingress(obeyed: bool) -> State:
+def _ingress(record: Standard, obeyed: bool) -> State:
+    """True from the start, as it was recorded; where a transformer is missing, not before there is a route to it."""
+    if record.transformer is not None and not record.exposed:
+        return State(FALSE, "Transformer Deployment NotReady", "Transformer HTTPRoute not created")
     return State(TRUE) if obeyed else State(FALSE, "ParentStatusNotAvailable", "Predictor HttpRouteNotReady")
 
 

@@ -26,7 +26,10 @@ _NO_POD_FIELDS = ("timeout", "containerConcurrency")
 
 @dataclass(frozen=True)
 class Pods:
-    """What one predictor wishes for. One of `template` and `problem` is set. `deployment` is the Deployment's name."""
+    """What a predictor, or a transformer, wishes for. One of `template` and `problem` is set.
+
+    `deployment` is the name of its Deployment and Service.
+    """
 
     deployment: str
     template: Template | None = None
@@ -43,16 +46,20 @@ class Canary:
     pods: Pods
 
 
+Bounds = tuple[int | None, int]
+
+
 @dataclass(frozen=True)
 class StandardWish:
-    """What an InferenceService asks for. `minimum` is the predictor's minReplicas, None where it names none."""
+    """What an InferenceService asks for. `bounds` are the predictor's minReplicas, if it names any, and maxReplicas."""
 
     name: str
     names: Names
     stable: Pods
     canaries: tuple[Canary, ...] = ()
-    minimum: int | None = None
-    maximum: int = 0
+    bounds: Bounds = (None, 0)
+    transformer: Pods | None = None
+    transformer_bounds: Bounds = (None, 0)
     timeout_s: float | None = None
     stopped: bool = False
 
@@ -62,6 +69,10 @@ def standard_wish(isvc: Document, available: Sequence[Runtime], config: Config, 
     spec = isvc.get("spec") or {}
     predictor: Document = spec.get("predictor") or {}
     names, pods = Names(urls), Pods(service_name(isvc))
+    transformer: Document | None = spec.get("transformer")
+    if transformer is not None:
+        address = f"{urls.address.removesuffix(pods.deployment)}{transformer_name(isvc)}"
+        names = Names(replace(urls, address=address))
     try:
         _check_emulated(spec, predictor)
         names, template = pod_template(isvc, predictor, available, config, names)
@@ -74,8 +85,9 @@ def standard_wish(isvc: Document, available: Sequence[Runtime], config: Config, 
         names=names,
         stable=pods,
         canaries=tuple(_canary(isvc, predictor, entry, available, config) for entry in spec.get("canary") or []),
-        minimum=predictor.get("minReplicas"),
-        maximum=predictor.get("maxReplicas") or 0,
+        bounds=_bounds(predictor),
+        transformer=_transformer(isvc, transformer, config, urls) if transformer is not None else None,
+        transformer_bounds=_bounds(transformer or {}),
         timeout_s=predictor.get("timeout"),
         stopped=annotations.get("serving.kserve.io/stop", "").lower() == "true",
     )
@@ -87,12 +99,15 @@ def workloads(wish: StandardWish, ready: Callable[[str], bool], release: str) ->
     Replicas of canaries are taken from the predictor's minReplicas, down to one: of all of them in KServe 0.20.0, later
     of those that are ready. Source: reconcileRawDeployment and reconcileCanaryDeployments in predictor.go.
     """
-    minimum = wish.minimum
+    minimum, maximum = wish.bounds
     counted = [one.replicas for one in wish.canaries if release == FIRST_RELEASE or ready(one.pods.deployment)]
     if minimum is not None and counted:
         minimum = max(minimum - sum(counted), 1)
-    found = [_workload(wish.stable, minimum, wish.maximum)] if wish.stable.template is not None else []
-    return found + [_workload(one.pods, one.replicas, 0) for one in wish.canaries if one.pods.template is not None]
+    found = [(wish.stable, (minimum, maximum)), *((one.pods, (one.replicas, 0)) for one in wish.canaries)]
+    made = [_workload(pods, bounds) for pods, bounds in found if pods.template is not None]
+    if wish.transformer is not None and wish.transformer.template is not None:
+        made.append(replace(_workload(wish.transformer, wish.transformer_bounds), component="transformer"))
+    return made
 
 
 def merged_canary(stable: Document, canary: Document) -> Document:
@@ -104,8 +119,14 @@ def merged_canary(stable: Document, canary: Document) -> Document:
     return {key: value for key, value in found.items() if key not in _SCALING_FIELDS}
 
 
-def _workload(pods: Pods, minimum: int | None, maximum: int) -> Workload:
+def transformer_name(isvc: Document) -> str:
+    """The name of the transformer's Deployment and Service."""
+    return f"{isvc['metadata']['name']}-transformer"
+
+
+def _workload(pods: Pods, bounds: Bounds) -> Workload:
     assert pods.template is not None
+    minimum, maximum = bounds
     scaling = pods.template.document["annotations"].get(_AUTOSCALER, "hpa")
     fixed = (1 if minimum is None else minimum) if scaling == "none" else None
     least = max(1, minimum or 1)
@@ -131,10 +152,42 @@ def _canary(isvc: Document, stable: Document, entry: Document, available: Sequen
     return Canary(name, percent, replicas, pods)
 
 
-def _for_pods(template: Template, deployment: str) -> Template:
+def _transformer(isvc: Document, transformer: Document, config: Config, urls: Urls) -> Pods:
+    """The transformer's pods. Its container is told the model's name, and where the predictor is, as KServe does.
+
+    There is no DNS here, so the predictor's host is a path at the gateway. Source: transformer_custom.go.
+    """
+    pods = Pods(transformer_name(isvc))
+    first: Document = next(iter(transformer.get("containers") or []), {})
+    args: list[str] = list(first.get("args") or [])
+    told = {
+        "--model_name": isvc["metadata"]["name"],
+        "--predictor_host": urls.address.removeprefix("http://"),
+        "--http_port": "8080",
+    }
+    if "containerConcurrency" in transformer:
+        told["--workers"] = str(transformer["containerConcurrency"])
+    for name, value in told.items():
+        args += [] if any(arg.partition("=")[0] == name for arg in args) else [name, value]
+    containers = [first | {"args": args}, *(transformer.get("containers") or [])[1:]]
+    try:
+        _check_emulated({}, transformer)
+        _, template = pod_template(isvc, transformer | {"containers": containers}, (), config, Names(urls))
+        pods = replace(pods, template=_for_pods(template, pods.deployment, "transformer"))
+    except (Refused, NoRuntime) as refusal:
+        pods = replace(pods, problem=_problem(refusal))
+    return pods
+
+
+def _bounds(component: Document) -> Bounds:
+    return component.get("minReplicas"), component.get("maxReplicas") or 0
+
+
+def _for_pods(template: Template, deployment: str, component: str = "predictor") -> Template:
     document = template.document
     spec = {key: value for key, value in document["spec"].items() if key not in _NO_POD_FIELDS}
-    document = document | {"labels": document["labels"] | {"app": f"isvc.{deployment}"}, "spec": spec}
+    labels = document["labels"] | {"app": f"isvc.{deployment}", "component": component}
+    document = document | {"labels": labels, "spec": spec}
     return Template(document, digest(document), template.preload)
 
 
@@ -145,12 +198,11 @@ def _problem(refusal: Refused | NoRuntime) -> Problem:
 
 
 def _check_emulated(spec: Document, predictor: Document) -> None:
-    for field in ("transformer", "explainer"):
-        if spec.get(field):
-            raise Refused(Problem(f"spec.{field}: the sandbox does not emulate it yet", reason=NOT_EMULATED))
+    if spec.get("explainer"):
+        raise Refused(Problem("spec.explainer: the sandbox does not emulate it", reason=NOT_EMULATED))
     for field in ("workerSpec", "storageUris", "storageContainerName"):
         if predictor.get(field):
-            text = f"spec.predictor.{field}: the sandbox does not emulate it"
+            text = f"{field} of a predictor or transformer: the sandbox does not emulate it"
             raise Refused(Problem(text, reason=NOT_EMULATED))
 
 
