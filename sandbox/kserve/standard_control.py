@@ -17,6 +17,7 @@ from sandbox.kserve import standard_decide as decisions
 from sandbox.kserve import standard_wish as wishes
 from sandbox.kserve import story
 from sandbox.kserve.config import Config
+from sandbox.kserve.decide import Problem
 from sandbox.kserve.following import Key
 from sandbox.kserve.knative import Document, Revision, Servers
 from sandbox.kserve.mirroring import Mirror
@@ -61,6 +62,7 @@ class StandardControl:
         self._store = Store(parts.home / "kserve" / "standard.sqlite", standard_from)
         self._known = self._store.load()
         self._seen: dict[str, Servers] = {}
+        self._problems: dict[str, tuple[Problem, ...]] = {}
 
     def close(self) -> None:
         """Close the file of records."""
@@ -93,7 +95,8 @@ class StandardControl:
         await self._move_servers(key[0], uid, servers, time.time())
         statuses = decisions.tell(decision, wish, status, servers, obeyed, _text(now))
         events = [*story.of_servers(self._seen.get(uid, {}), servers)]
-        events += decisions.events(known, decision, wish, status, statuses)
+        events += decisions.events(known, decision, wish, status, statuses, self._problems.get(uid, ()))
+        self._problems[uid] = decision.problems
         events += _of_route(known.routed if known is not None else (), self._known[uid].routed)
         self._seen[uid] = servers
         for document in statuses:
@@ -109,6 +112,7 @@ class StandardControl:
         """A service is deleted: forget it; the controller ends its servers."""
         self._keep(uid, None)
         self._seen.pop(uid, None)
+        self._problems.pop(uid, None)
         self._parts.mirror.show(uid, None)
 
     def wanted(self, namespace: str, uid: str) -> frozenset[str]:

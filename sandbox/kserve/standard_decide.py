@@ -77,18 +77,23 @@ def tell(
 
 
 def events(
-    before: Standard | None, decision: StandardDecision, wish: StandardWish, status: Document, told: list[Document]
+    before: Standard | None,
+    decision: StandardDecision,
+    wish: StandardWish,
+    status: Document,
+    told: list[Document],
+    earlier: tuple[Problem, ...],
 ) -> Iterator[Event]:
-    """What there is to tell of the step that was taken from `before`."""
+    """What there is to tell of the step that was taken from `before`; `earlier` problems have been told."""
     last = status
     for document in told:
         yield from story.of_status(wish.name, last, document)
         last = document
-    if told or before is None:
-        for problem in decision.problems:
+    for problem in decision.problems:
+        if problem not in earlier:
             yield Event("InternalError", problem.event or problem.message, warning=True)
-    for earlier, later in zip((before or Standard(wish.name), *decision.records), decision.records, strict=False):
-        yield from _of_deployments(earlier, later)
+    for first, second in zip((before or Standard(wish.name), *decision.records), decision.records, strict=False):
+        yield from _of_deployments(first, second)
     if wish.stopped and before is not None and before.deployments:
         yield Event("Stopped", "All servers stopped")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sandbox.kserve import standard
 from sandbox.kserve.config import Config
+from sandbox.kserve.decide import Problem
 from sandbox.kserve.knative import Document, Server
 from sandbox.kserve.runtimes import Runtime
 from sandbox.kserve.standard import Backend, Standard
@@ -74,6 +75,7 @@ class World:
     statuses: list[Document] = field(default_factory=list)
     routes: list[tuple[Backend, ...]] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
+    problems: tuple[Problem, ...] = ()
     runtimes: tuple[Runtime, ...] = (LAB,)
 
     def reconcile(self, service: Document) -> None:
@@ -118,7 +120,9 @@ class World:
         for name in ended:
             self.servers.pop(name, None)
         told = tell(decision, wish, self.status, self.servers, True, f"at {self.now}")
-        self.events += [event.reason for event in events_of(self.record, decision, wish, self.status, told)]
+        found = events_of(self.record, decision, wish, self.status, told, self.problems)
+        self.events += [event.reason for event in found]
+        self.problems = decision.problems
         self.record = standard.forget(record, ended)
         self.statuses += told
         self.status = told[-1] if told else self.status
