@@ -247,9 +247,12 @@ def _update(record: Standard, known: Deployment, workload: Workload, now: float)
         if serving and not serving[0].ready:
             useless, serving = (*serving, *useless), ()
         record = _leave(record, known, useless, now)
-        record, revision = _revision(record, workload, now)
-        led = known.serving if serving else revision.name
-        changed = replace(changed, revisions=(*serving, revision), serving=led)
+        if serving and serving[0].template.digest == workload.template.digest:  # its ReplicaSet is still there
+            changed = replace(changed, revisions=serving)
+        else:
+            record, revision = _revision(record, workload, now)
+            led = known.serving if serving else revision.name
+            changed = replace(changed, revisions=(*serving, revision), serving=led)
     if changed == known:
         return record
     changed = replace(changed, generation=known.generation + 1)
@@ -273,7 +276,9 @@ def _observe(known: Deployment, record: Standard, servers: Servers, now: float) 
         return known
     if known.counted != known.newest.name:
         kept = known.ready + known.old_ready if len(known.revisions) > 1 else 0
-        known = replace(known, counted=known.newest.name, old_ready=kept, ready=0, progress=UPDATED)
+        # One that was ready before has come back: what was counted as old is its own.
+        ready = known.old_ready if known.newest.ready else 0
+        known = replace(known, counted=known.newest.name, old_ready=kept, ready=ready, progress=UPDATED)
     ready, old_ready = min(known.ready, known.replicas), min(known.old_ready, known.replicas)
     return replace(known, observed=known.generation, wanted=known.replicas, ready=ready, old_ready=old_ready)
 

@@ -8,18 +8,15 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sandbox.kserve.knative import Knative, Revision, Target, Template
 from sandbox.kserve.standard import Backend, Deployment, Leaving, Scaler, Standard
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 _SCHEMA = "CREATE TABLE IF NOT EXISTS services (uid TEXT PRIMARY KEY, record TEXT NOT NULL)"
 
 _logger = logging.getLogger(__name__)
-Record = TypeVar("Record", bound="DataclassInstance")
+Record = TypeVar("Record", Knative, Standard)
 
 
 class Store(Generic[Record]):
@@ -29,7 +26,7 @@ class Store(Generic[Record]):
     """
 
     def __init__(self, path: Path, read: Callable[[Mapping[str, Any]], Record]) -> None:
-        self._read = read
+        self._read: Callable[[Mapping[str, Any]], Record] = read
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._connection = _open(path)

@@ -75,7 +75,7 @@ def test_kubectl_reads_routes_rollouts_pods_and_logs(ns: Namespace) -> None:
     pods = {row.split()[0]: row.split()[1] for row in _rows(ns, "pods", "{.metadata.labels.app}")}
     logs = {app: _kubectl(ns, "logs", pod) for pod, app in pods.items()}
     assert logs == {"isvc.m-predictor": "serving one\n", "isvc.m-v2-predictor": "serving two\n"}
-    assert "10.0" not in _kubectl(ns, "get", "isvc", "m")
+    assert f'["m-predictor.{ns.name}.localhost"]' in _kubectl(ns, "get", "httproute", "m-predictor")
     promote(ns, "v2", "two")
     wait(lambda: "TrafficChanged" in _kubectl(ns, "describe", "isvc", "m"), "events tell of traffic")
     described = _kubectl(ns, "describe", "isvc", "m")

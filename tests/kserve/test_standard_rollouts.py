@@ -193,6 +193,9 @@ def test_a_new_model_that_never_listens_leaves_the_old_one_serving(ns: Namespace
     status = ns.wait("given up", lambda s: condition(s, "Ready")["status"] == "False")["status"]
     assert condition(status, "PredictorReady")["reason"] == "ProgressDeadlineExceeded"
     assert {predict(ns) for _ in range(20)} == {first}
+    ns.patch({"spec": {"predictor": {"model": {"storageUri": ns.sandbox.model("one")}}}})
+    ns.wait("ready again", ready)
+    assert predict(ns) == first
     ns.patch({"spec": {"predictor": {"model": {"storageUri": ns.sandbox.model("two")}}}})
     ns.wait("ready", ready)
     wait(lambda: predict(ns)[0] == "two", "the mended one answers")
