@@ -113,6 +113,18 @@ def test_a_canary_that_dies_for_good_leaves_the_route(split: Namespace) -> None:
     assert {predict(split)[0] for _ in range(50)} == {"one"}
 
 
+def test_a_killed_host_starts_the_same_servers_and_the_split_comes_back(split: Namespace) -> None:
+    before = set(split.servers())
+    split.sandbox.kill("modelserver")
+    split.wait("not ready", lambda status: condition(status, "Ready")["status"] == "False")
+    split.sandbox.start_part("modelserver")
+    all_ready(split, v2=50)
+    split.wait("ready", lambda status: condition(status, "Ready")["status"] == "True")
+    routed(split, {"m-predictor": 50, "m-v2-predictor": 50})
+    assert set(split.servers()) == before
+    wait(lambda: {predict(split)[0] for _ in range(50)} == {"one", "two"}, "both answer")
+
+
 def test_while_envoy_is_away_the_ingress_is_not_ready(split: Namespace) -> None:
     envoy = split.sandbox.envoy
     envoy.kill()
