@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.kserve.config import Config
+from sandbox.kserve.config import Config, mode
+from sandbox.kserve.config import read as read_config
 from sandbox.kserve.knative import Document
 from sandbox.kserve.runtimes import Runtime
 from sandbox.kserve.standard_wish import (
@@ -157,3 +158,24 @@ def test_a_record_is_read_as_it_was_written() -> None:
     assert world.record is not None
     assert all((world.record.leaving, world.record.routed, world.record.scalers))
     assert standard_from(json.loads(json.dumps(asdict(world.record)))) == world.record
+
+
+@pytest.mark.parametrize(
+    ("recorded", "annotation", "default", "expected"),
+    [
+        ("", "", "", "Knative"),
+        ("", "", "Standard", "Standard"),
+        ("", "", "RawDeployment", "Standard"),
+        ("", "RawDeployment", "", "Standard"),
+        ("", "Serverless", "Standard", "Knative"),
+        ("", "NoSuchMode", "Standard", "Standard"),
+        ("Standard", "Knative", "", "Standard"),
+    ],
+)
+def test_the_mode_is_the_statuss_else_the_annotations_else_the_default(
+    recorded: str, annotation: str, default: str, expected: str
+) -> None:
+    deploy = json.dumps({"defaultDeploymentMode": default} if default else {})
+    service: Document = {"metadata": {"annotations": {"serving.kserve.io/deploymentMode": annotation}}}
+    service["status"] = {"deploymentMode": recorded} if recorded else {}
+    assert mode(service, read_config({"data": {"deploy": deploy}})) == expected
