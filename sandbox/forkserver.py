@@ -1,7 +1,8 @@
 """Asks a `sandbox.zygote` for workers and tells how each one ended. Runs inside an asyncio process.
 
 One ForkServer holds one zygote with one set of preloaded modules; when the zygote dies, its workers count as lost
-and the next request starts a new one.
+and the next request starts a new one. With an address it is a lasting one: zygote and workers outlive this process,
+and the ForkServer of the next one that has the same address takes them over.
 """
 
 from __future__ import annotations
@@ -14,10 +15,15 @@ import os
 import signal
 import socket
 import sys
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from sandbox import unixsocket
+
+_STOP_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -86,51 +92,107 @@ class Worker:
 
 
 class ForkServer:
-    """Starts a zygote on first use and forks workers from it."""
+    """Starts a zygote on first use and forks workers from it.
 
-    def __init__(self, preload: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+    With an `address`, the path of a unix socket, it takes over the zygote that listens there, if there is one; `found`
+    are the workers that came with it, by pid, those included that ended while nobody listened.
+    """
+
+    def __init__(
+        self, preload: Sequence[str], log: Path, env: Mapping[str, str] | None = None, address: Path | None = None
+    ) -> None:
         self.preload = tuple(preload)
         self.log = log
         self.env = dict(env or {})
         self.pid: int | None = None
+        self.found: dict[int, Worker] = {}
+        self._address = address
+        self._prefix = uuid.uuid4().hex[:8]  # ids are told from those that an earlier process gave
         self._ids = itertools.count(1)
         self._pending: dict[str, _Pending] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._starting = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._opening: asyncio.StreamWriter | None = None
 
     async def start(self) -> None:
-        """Start the zygote and wait until it has imported everything; nothing happens where one runs."""
+        """Start the zygote, or take over the one that is there, and wait until it has imported everything."""
         async with self._starting:
             if self._writer is not None and not self._writer.is_closing():
                 return
-            ours, theirs = socket.socketpair()
             self.log.parent.mkdir(parents=True, exist_ok=True)
-            with theirs, self.log.open("ab") as log:
-                self._process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-P", "-m", "sandbox.zygote"),
-                    *("--socket-fd", str(theirs.fileno()), "--preload", ",".join(self.preload)),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=[theirs.fileno()],
-                    env={**os.environ, **self.env},
-                    start_new_session=True,
-                )
-            self.pid = self._process.pid
-            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 20)
-            if not await reader.readline():
+            connection = await self._pair() if self._address is None else await self._reach(self._address)
+            reader, writer = await asyncio.open_unix_connection(sock=connection, limit=1 << 20)
+            self._opening, hello = writer, b""
+            try:
+                hello = await reader.readline()
+            except ConnectionError:
+                pass
+            finally:
+                self._opening = None
+                if not hello:
+                    writer.close()
+            if not hello:
                 raise RuntimeError(f"the worker parent did not start; see {self.log}")
+            told = json.loads(hello)
+            self.pid = told["pid"]
             self._writer = writer
+            self._take_over(told["workers"])
             self._reading = asyncio.create_task(self._read(reader, writer))
+
+    async def _pair(self) -> socket.socket:
+        """Start a zygote that ends with us."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            await self._execute("--socket-fd", theirs)
+        return ours
+
+    async def _reach(self, path: Path) -> socket.socket:
+        """Connect to the zygote that listens at `path`; where none does, start one there."""
+        with unixsocket.address(path) as address:
+            connection = socket.socket(socket.AF_UNIX)
+            try:
+                connection.connect(address)
+            except (FileNotFoundError, ConnectionRefusedError):
+                path.unlink(missing_ok=True)
+                with socket.socket(socket.AF_UNIX) as listener:
+                    listener.bind(address)
+                    path.chmod(0o600)
+                    listener.listen()
+                    await self._execute("--listen-fd", listener)
+                connection.connect(address)
+        return connection
+
+    async def _execute(self, option: str, theirs: socket.socket) -> None:
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "sandbox.zygote"),
+                *(option, str(theirs.fileno()), "--preload", ",".join(self.preload)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **self.env},
+                start_new_session=True,
+            )
+
+    def _take_over(self, workers: Sequence[Mapping[str, Any]]) -> None:
+        """Workers that an earlier process asked for are ours now."""
+        loop = asyncio.get_running_loop()
+        self.found = {}
+        for told in workers:
+            pending = _Pending(loop.create_future(), loop.create_future())
+            pending.started.set_result(told["pid"])
+            self._pending[told["id"]] = pending
+            self.found[told["pid"]] = Worker(self, told["id"], told["pid"], pending.ended)
 
     async def run(self, job: Job) -> Worker:
         """Fork a worker for `job`; returns once it runs."""
         for attempt in (1, 2):
             await self.start()
             loop = asyncio.get_running_loop()
-            request_id = str(next(self._ids))
+            request_id = f"{self._prefix}-{next(self._ids)}"
             pending = _Pending(loop.create_future(), loop.create_future())
             self._pending[request_id] = pending
             self._send({"op": "run", "id": request_id, **_as_request(job)})
@@ -145,20 +207,20 @@ class ForkServer:
 
     async def stop(self) -> None:
         """End the zygote and every worker it has."""
-        if self._writer is not None:
-            self._writer.close()
-        if self._process is not None and self._process.returncode is None:
-            if self._writer is None:  # still importing: it does not listen yet
-                self._process.kill()
-            try:
-                await asyncio.wait_for(self._process.wait(), 5)
-            except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.kill()
-                await self._process.wait()
-        if self._reading is not None:
+        if self._opening is not None:  # still importing: it hears of it when it is done, if it is not ours to kill
+            self._opening.write(b'{"op": "stop"}\n')
+            self._opening.close()
+        if self._writer is None and self._process is not None and self._process.returncode is None:
+            self._process.kill()
+        self._send({"op": "stop"})
+        if self._reading is not None and not await _within(self._reading, _STOP_S) and self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
             await self._reading
-        self._writer = None
+        if self._process is not None:
+            await self._process.wait()
+        if self._address is not None:
+            self._address.unlink(missing_ok=True)
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._writer is not None and not self._writer.is_closing():
@@ -170,7 +232,7 @@ class ForkServer:
             while line := await reader.readline():
                 message = json.loads(line)
                 pending = self._pending[message["id"]]
-                if "pid" in message:
+                if "exit" not in message:
                     if not pending.started.done():
                         pending.started.set_result(message["pid"])
                 else:
@@ -188,6 +250,11 @@ class ForkServer:
                 pending.ended.set_result(Exit(None))
         if self._process is not None:
             await self._process.wait()
+
+
+async def _within(task: asyncio.Task[None], seconds: float) -> bool:
+    """Whether the task is done by then; it goes on otherwise."""
+    return bool((await asyncio.wait([task], timeout=seconds))[0])
 
 
 def _as_request(job: Job) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def parts() -> tuple[Part, ...]:
             health="/ready",
             probe="admin",
         ),
-        Part(name="modelserver", argv=_module("sandbox.modelserver"), stop_seconds=15.0),
+        Part(name="modelserver", argv=_module("sandbox.modelserver"), owns_children=False, stop_seconds=15.0),
         Part(
             name="kserve",
             argv=_module("sandbox.kserve", "--apply", str(_RUNTIME)),

@@ -14,6 +14,7 @@ HOME_MARK = "KANARY_SANDBOX"  # the home folder, in the environment of every pro
 PART_MARK = "KANARY_PART"
 
 _PROC = Path("/proc")
+_TICKS = os.sysconf("SC_CLK_TCK")
 _LISTEN = "0A"  # the state in /proc/net/tcp
 
 
@@ -35,20 +36,34 @@ def boot_id() -> str:
 
 def process_of(pid: int) -> Process | None:
     """The live process of that pid; None when there is none, or only its zombie."""
+    fields = _stat(pid)
+    return None if not fields or fields[0] in "ZX" else Process(pid, int(fields[19]), boot_id())
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on; none where there is no such process."""
     try:
         # The command's name stands in parentheses and may hold anything, parentheses too.
-        fields = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
+        return []
+    return text.rpartition(")")[2].split()
+
+
+def told(value: object) -> Process | None:
+    """The process that `as_json` once described, dead or alive; None for anything else."""
+    if not isinstance(value, Mapping):
         return None
-    return None if fields[0] in "ZX" else Process(pid, int(fields[19]), boot_id())
+    match value.get("pid"), value.get("start_time"), value.get("boot"):
+        case int(pid), int(start_time), str(boot):
+            return Process(pid, start_time, boot)
+    return None
 
 
 def recorded(value: object) -> Process | None:
     """The process that `as_json` once described, if it still lives."""
-    if not isinstance(value, Mapping) or not isinstance(value.get("pid"), int):
-        return None
-    found = process_of(value["pid"])
-    return found if found is not None and found.as_json().items() <= value.items() else None
+    process = told(value)
+    return process if process is not None and is_alive(process) else None
 
 
 def is_alive(process: Process) -> bool:
@@ -70,6 +85,15 @@ def send(process: Process, number: signal.Signals) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+def send_group(process: Process, number: signal.Signals) -> bool:
+    """Signals the process and the group that it leads, unless it has gone."""
+    if not is_alive(process):
+        return False
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+    return True
 
 
 def wait_gone(processes: Iterable[Process], seconds: float) -> list[Process]:
@@ -101,11 +125,10 @@ def marked(home: Path, part: str | None = None) -> list[Process]:
 def _ancestors(pid: int) -> Iterator[int]:
     while pid > 0:
         yield pid
-        try:
-            stat = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:
+        fields = _stat(pid)
+        if not fields:
             return
-        pid = int(stat.rpartition(")")[2].split()[1])
+        pid = int(fields[1])
 
 
 def kill_marked(home: Path, part: str | None = None, seconds: float = 5.0) -> bool:
@@ -137,12 +160,32 @@ def listens(process: Process, port: int) -> bool:
     return False
 
 
-def memory_bytes(processes: Iterable[Process]) -> int:
-    """What they occupy together; pages shared among processes count in proportion (PSS)."""
-    total = 0
-    for process in processes:
-        with contextlib.suppress(OSError):
-            for line in (_PROC / str(process.pid) / "smaps_rollup").read_text(encoding="ascii").splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1]) * 1024
-    return total
+@dataclass(frozen=True)
+class Usage:
+    """What processes take together: memory, where shared pages count in proportion (PSS), and CPU seconds so far."""
+
+    memory_bytes: int = 0
+    cpu_seconds: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.memory_bytes + other.memory_bytes, self.cpu_seconds + other.cpu_seconds)
+
+    def as_json(self) -> dict[str, int | float]:
+        return {"memory_bytes": self.memory_bytes, "cpu_seconds": round(self.cpu_seconds, 2)}
+
+
+def usage(process: Process) -> Usage:
+    """What one process takes; children of its that have ended count in."""
+    fields = _stat(process.pid)
+    memory = 0
+    with contextlib.suppress(OSError):
+        for line in (_PROC / str(process.pid) / "smaps_rollup").read_text(encoding="ascii").splitlines():
+            if line.startswith("Pss:"):
+                memory = int(line.split()[1]) * 1024
+    return Usage(memory, sum(map(int, fields[11:15])) / _TICKS if fields else 0.0)
+
+
+def group_of(process: Process) -> int:
+    """The process group, known by the pid of its leader; 0 where the process has gone."""
+    fields = _stat(process.pid)
+    return int(fields[2]) if fields else 0

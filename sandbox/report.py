@@ -11,7 +11,7 @@ from sandbox.errors import NotFound
 from sandbox.health import answers
 from sandbox.home import Home, read_json
 from sandbox.parts import parts, urls
-from sandbox.processes import marked, memory_bytes, recorded
+from sandbox.processes import marked, recorded, usage
 from sandbox.rotation import lines
 
 
@@ -49,7 +49,7 @@ def _describe_part(home: Home, name: str, entry: Mapping[str, Any]) -> dict[str,
         "pid": process.pid if process else None,
         **(urls(part, ports) if part else {}),
         "restarts": entry.get("restarts", 0),
-        "memory_bytes": memory_bytes(marked(home.path, name)),
+        "memory_bytes": sum(usage(process).memory_bytes for process in marked(home.path, name)),
         "log": str(home.log(name)),
     }
 

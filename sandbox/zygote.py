@@ -1,7 +1,10 @@
 """A process that has imported the heavy modules already and forks one worker per request.
 
-Runs as `python -P -m sandbox.zygote --socket-fd N --preload a,b`. It speaks JSON lines over the inherited socket
-(see `sandbox.forkserver`), stays single-threaded, never runs a request's code itself and never touches CUDA.
+Runs as `python -P -m sandbox.zygote (--socket-fd N | --listen-fd N) --preload a,b`. It speaks JSON lines over the
+inherited socket (see `sandbox.forkserver`), stays single-threaded, never runs a request's code and never touches CUDA.
+
+With --socket-fd it and its workers end with whoever holds the other end. With --listen-fd they outlive it: the zygote
+waits for the next to connect, tells it of the workers there are, and of those that ended while nobody listened.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,9 @@ from sandbox import importguard
 
 _PR_SET_PDEATHSIG = 1
 _BLOCKED = (signal.SIGINT, signal.SIGTERM)
+
+
+_IDLE_S = 30.0  # a lasting zygote without workers that nobody has talked to for so long is nobody's any more
 
 
 @dataclass
@@ -42,25 +48,46 @@ class Child:
     pidfd: int
 
 
+@dataclass
+class Zygote:
+    """Who asks for workers (None for nobody now), who may come to ask, the workers, the exits nobody was told of."""
+
+    channel: socket.socket | None
+    listener: socket.socket | None
+    hello: dict[str, Any]
+    children: dict[str, Child] = field(default_factory=dict)
+    untold: list[dict[str, Any]] = field(default_factory=list)
+    unread: bytes = b""
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it and its workers outlive who asks."""
+        return self.listener is not None
+
+
 def main() -> int:
-    """Serve fork requests until the other end of the socket closes; then end every worker and leave."""
+    """Serve fork requests until told to stop or, unless lasting, until the other end closes; then end every worker."""
     parser = argparse.ArgumentParser(prog="sandbox.zygote")
-    parser.add_argument("--socket-fd", type=int, required=True)
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--socket-fd", type=int)
+    given.add_argument("--listen-fd", type=int)
     parser.add_argument("--preload", default="")
     options = parser.parse_args()
-    die_with_parent(signal.SIGTERM)
+    if options.listen_fd is None:
+        die_with_parent(signal.SIGTERM)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    channel = socket.socket(fileno=options.socket_fd)
+    channel = socket.socket(fileno=options.socket_fd) if options.listen_fd is None else None
+    listener = socket.socket(fileno=options.listen_fd) if options.listen_fd is not None else None
     failures = preload([name for name in options.preload.split(",") if name])
     gc.collect()
     gc.freeze()
-    send(channel, {"ready": True, "failures": failures, "threads": threading.active_count()})
-    children: dict[str, Child] = {}
+    hello = {"ready": True, "pid": os.getpid(), "failures": failures, "threads": threading.active_count()}
+    zygote = Zygote(None, listener, hello)
     try:
-        serve(channel, children)
+        serve(zygote, channel)
     finally:
-        for child in children.values():
+        for child in zygote.children.values():
             kill_group(child.pid, signal.SIGKILL)
     return 0
 
@@ -76,39 +103,76 @@ def preload(names: list[str]) -> dict[str, str]:
     return failures
 
 
-def serve(channel: socket.socket, children: dict[str, Child]) -> None:
+def serve(zygote: Zygote, channel: socket.socket | None) -> None:
     """Fork on request, kill on request, report every exit."""
-    buffer = b""
     with selectors.DefaultSelector() as selector:
-        selector.register(channel, selectors.EVENT_READ, None)
+        if channel is not None:
+            attach(zygote, channel, selector)
+        if zygote.listener is not None:
+            selector.register(zygote.listener, selectors.EVENT_READ, None)
         while True:
-            for key, _ in selector.select():
-                if key.data is not None:
-                    child: Child = key.data
-                    selector.unregister(child.pidfd)
-                    del children[child.request_id]
-                    send(channel, reap(child))
-                    continue
-                chunk = channel.recv(1 << 16)
-                if not chunk:
+            ready = selector.select(_IDLE_S)
+            if not ready and zygote.channel is None and not zygote.children:
+                return
+            for key, _ in ready:
+                if isinstance(key.data, Child):
+                    selector.unregister(key.fd)
+                    del zygote.children[key.data.request_id]
+                    tell(zygote, reap(key.data))
+                elif key.fileobj is zygote.listener:
+                    attach(zygote, zygote.listener.accept()[0], selector)
+                elif key.fileobj is zygote.channel and not listen(zygote, zygote.channel, selector):
                     return
-                buffer += chunk
-                *lines, buffer = buffer.split(b"\n")
-                for line in lines:
-                    handle(json.loads(line), channel, children, selector)
 
 
-def handle(
-    request: dict[str, Any],
-    channel: socket.socket,
-    children: dict[str, Child],
-    selector: selectors.BaseSelector,
-) -> None:
-    """Carry out one request: `run` forks a worker, `kill` signals its whole process group."""
+def listen(zygote: Zygote, channel: socket.socket, selector: selectors.BaseSelector) -> bool:
+    """Carry out what has come in; whether to go on."""
+    try:
+        chunk = channel.recv(1 << 16)
+    except ConnectionError:
+        chunk = b""
+    if not chunk:
+        detach(zygote, selector)
+        return zygote.lasting
+    *lines, zygote.unread = (zygote.unread + chunk).split(b"\n")
+    return all(handle(json.loads(line), zygote, selector) for line in lines)
+
+
+def attach(zygote: Zygote, channel: socket.socket, selector: selectors.BaseSelector) -> None:
+    """Serve whoever has connected, and no longer who was there before: that one is gone, or will be."""
+    detach(zygote, selector)
+    zygote.channel, zygote.unread = channel, b""
+    selector.register(channel, selectors.EVENT_READ, None)
+    workers = [{"id": child.request_id, "pid": child.pid} for child in zygote.children.values()]
+    workers += [{"id": exit["id"], "pid": exit["pid"]} for exit in zygote.untold]
+    send(channel, {**zygote.hello, "workers": workers})
+    untold, zygote.untold = zygote.untold, []
+    for exit in untold:
+        tell(zygote, exit)
+
+
+def detach(zygote: Zygote, selector: selectors.BaseSelector) -> None:
+    """Nobody asks any more."""
+    if zygote.channel is not None:
+        selector.unregister(zygote.channel)
+        zygote.channel.close()
+        zygote.channel = None
+
+
+def tell(zygote: Zygote, exit: dict[str, Any]) -> None:
+    """Report an exit, or keep it for who comes next."""
+    if zygote.channel is None or not send(zygote.channel, exit):
+        zygote.untold.append(exit)
+
+
+def handle(request: dict[str, Any], zygote: Zygote, selector: selectors.BaseSelector) -> bool:
+    """Carry out a request: `run` forks a worker, `kill` signals its whole process group; False for `stop`."""
+    if request["op"] == "stop":
+        return False
     if request["op"] == "kill":
-        if child := children.get(request["id"]):
-            kill_group(child.pid, signal.Signals(request["signal"]))
-        return
+        if found := zygote.children.get(request["id"]):
+            kill_group(found.pid, signal.Signals(request["signal"]))
+        return True
     started = time.time()
     blocked = importguard.blocked_modules(tuple(request["extras"])) if request.get("extras") is not None else None
     # A signal for the worker that comes before it is ready for it waits, instead of meeting this process's handler.
@@ -116,18 +180,22 @@ def handle(
     pid = os.fork()
     if pid == 0:
         selector.close()
-        channel.close()
-        for child in children.values():
+        for held in (zygote.channel, zygote.listener):
+            if held is not None:
+                held.close()
+        for child in zygote.children.values():
             os.close(child.pidfd)
-        become_worker(request, blocked)
+        become_worker(request, blocked, zygote.lasting)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
     # Here and in the child, whoever is first: a kill that follows at once must find the group.
     with contextlib.suppress(PermissionError, ProcessLookupError):
         os.setpgid(pid, pid)
     child = Child(request["id"], pid, os.pidfd_open(pid))
-    children[child.request_id] = child
+    zygote.children[child.request_id] = child
     selector.register(child.pidfd, selectors.EVENT_READ, child)
-    send(channel, {"id": child.request_id, "pid": pid, "started": started})
+    if zygote.channel is not None:
+        send(zygote.channel, {"id": child.request_id, "pid": pid, "started": started})
+    return True
 
 
 def reap(child: Child) -> dict[str, Any]:
@@ -137,13 +205,14 @@ def reap(child: Child) -> dict[str, Any]:
     kill_group(child.pid, signal.SIGKILL)
     return {
         "id": child.request_id,
+        "pid": child.pid,
         "exit": os.waitstatus_to_exitcode(status),
         "max_rss_kib": usage.ru_maxrss,
         "cpu_s": usage.ru_utime + usage.ru_stime,
     }
 
 
-def become_worker(request: dict[str, Any], blocked: frozenset[str] | None) -> None:
+def become_worker(request: dict[str, Any], blocked: frozenset[str] | None, lasting: bool) -> None:
     """In the forked child: take on the request's surroundings, run its code, leave. Never returns."""
     code = 1
     try:
@@ -151,7 +220,8 @@ def become_worker(request: dict[str, Any], blocked: frozenset[str] | None) -> No
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
-        die_with_parent(signal.SIGKILL)
+        if not lasting:
+            die_with_parent(signal.SIGKILL)
         redirect(request["log"])
         os.chdir(request["cwd"])
         os.environ.update(request.get("env", {}))
@@ -236,10 +306,13 @@ def kill_group(pid: int, sig: signal.Signals) -> None:
         os.killpg(pid, sig)
 
 
-def send(channel: socket.socket, message: dict[str, Any]) -> None:
-    """Write one JSON line."""
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+def send(channel: socket.socket, message: dict[str, Any]) -> bool:
+    """Write one JSON line; whether the other end was there to take it."""
+    try:
         channel.sendall(json.dumps(message).encode() + b"\n")
+    except ConnectionError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from sandbox.errors import SandboxError
@@ -33,13 +32,12 @@ class ModelServers:
         self._changed = changed
 
     async def run(self) -> None:
-        """Follow the host until cancelled; one that is away is waited for, its servers go on."""
+        """Follow the host until cancelled. While it is away its servers go on, and count as what they were last."""
         while True:
             try:
                 await self._follow()
             except SandboxError as error:
                 _logger.warning("%s", error.message)
-            self._lose_sight()
             await asyncio.sleep(_PAUSE_S)
 
     def of(self, owner: str) -> Servers:
@@ -84,13 +82,6 @@ class ModelServers:
             elif (last := seen.pop(name, None)) is not None:
                 self._changed(last.owner)
 
-    def _lose_sight(self) -> None:
-        """A server that nobody tells of is not known to be ready: forked ones die with their host."""
-        blind = [status for status in self.statuses.values() if status.ready]
-        self.statuses |= {status.id: replace(status, ready=False) for status in blind}
-        for owner in {status.owner for status in blind}:
-            self._changed(owner)
-
 
 def spec_of(namespace: str, owner: str, revision: Revision, running: bool) -> Spec:
     """What the host is told of a revision."""
@@ -111,6 +102,7 @@ def spec_of(namespace: str, owner: str, revision: Revision, running: bool) -> Sp
         preload=revision.template.preload,
         storage_uri=document["annotations"].get(STORAGE_URI_ANNOTATION, ""),
         probe=container.get("readinessProbe"),
+        liveness=container.get("livenessProbe"),
         working_dir=container.get("workingDir", ""),
         start_deadline_s=revision.deadline - revision.created,
         grace_s=float(document["spec"].get("terminationGracePeriodSeconds") or 10),

@@ -1,29 +1,34 @@
-"""All model servers of one home: what is wanted survives the process, what a killed one left running is ended."""
+"""All model servers of one home. They outlive a killed host; the next one takes over those that it knows and wants."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import hashlib
 import json
 import logging
 import os
 import shutil
 import signal
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sandbox import processes
 from sandbox.errors import SandboxError
 from sandbox.forkserver import ForkServer
 from sandbox.modelserver import storage
 from sandbox.modelserver.command import Command
 from sandbox.modelserver.ports import free_port, is_free
-from sandbox.modelserver.process import Process, fork, kill_group, spawn
+from sandbox.modelserver.process import Process, adopt, fork, spawn
 from sandbox.modelserver.server import Server
-from sandbox.modelserver.spec import Spec, Status, spec_from, status_from, to_json
-from sandbox.processes import process_of, recorded
+from sandbox.modelserver.spec import STOPPED, Spec, Status, spec_from, status_from, to_json
 
 # One core serves one request of a small model best, and revisions share the machine.
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+_PART = "modelserver"
+_PARENT = "parent "  # before a parent's pid in the file of processes; no server's id has a space
 
 _logger = logging.getLogger(__name__)
 Listener = Callable[[str, Status | None], None]
@@ -38,26 +43,50 @@ class Host:
         self._processes = home / "modelserver" / "processes.json"
         self._servers: dict[str, Server] = {}
         self._parents: dict[tuple[str, ...], ForkServer] = {}
-        self._ending: set[Server] = set()
         self._up: set[ForkServer] = set()
+        self._identities: dict[int, processes.Process] = {}
         self._fetching = 0
         self._written: dict[Path, str] = {}
         self._listeners: set[Listener] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._env = {name: os.environ.get(name, value) for name, value in _THREADS.items()}
+        threads = {name: os.environ.get(name, value) for name, value in _THREADS.items()}
+        self._env = threads | {processes.HOME_MARK: str(home), processes.PART_MARK: _PART}
 
     async def start(self) -> None:
-        """End what a killed host left behind, then start what was wanted."""
-        for entry in _read(self._processes).values():
-            if (left := recorded(entry)) is not None:
-                _logger.warning("ending the left-over process %s", left.pid)
-                kill_group(left.pid, signal.SIGKILL)
-        for name, entry in _read(self._wanted).items():
+        """Take over the servers that a killed host left, end what else it left, start what is wanted besides."""
+        wanted, left = _read(self._wanted), _read(self._processes)
+        known: dict[str, tuple[Spec, Status]] = {}
+        for name, entry in wanted.items():
             try:
-                self._add(spec_from(entry["spec"]), status_from(entry["status"]))
+                known[name] = spec_from(entry["spec"]), status_from(entry["status"])
             except (SandboxError, KeyError, TypeError) as error:
                 _logger.warning("what is stored of %s makes no server: %s", name, error)
+        adopted = {
+            name: process
+            for name, (spec, status) in known.items()
+            if spec.running and (process := _left(left.get(name), status)) is not None
+        }
+        await asyncio.to_thread(self._end_strangers, [*adopted.values(), *_parents_in(left)])
+        for name, (spec, status) in known.items():
+            if (process := adopted.get(name)) is None:
+                self._add(spec, _stopped(status))
+                continue
+            _logger.info("%s: adopted, pid %d", name, process.pid)
+            status = replace(status, ready=status.ready and processes.is_alive(process))
+            parent = functools.partial(self._bring_up, spec.preload) if status.warm else None
+            self._add(spec, status, adopt(process, parent))
         self._discard_models()
+
+    def _end_strangers(self, ours: Sequence[processes.Process]) -> None:
+        """End what an earlier host started and nobody knows of: it was killed before it had written that down."""
+        groups = {process.pid for process in ours}
+        strangers = [
+            process for process in processes.marked(self.home, _PART) if processes.group_of(process) not in groups
+        ]
+        for process in strangers:
+            _logger.warning("ending the left-over process %d", process.pid)
+            processes.send(process, signal.SIGKILL)
+        processes.wait_gone(strangers, 5.0)
 
     async def stop(self) -> None:
         """End every server and every fork parent; what is wanted stays wanted."""
@@ -97,7 +126,7 @@ class Host:
 
     def warm(self, preload: tuple[str, ...]) -> None:
         """Start the parent that servers with this preload list are forked from, so that the first one is fast too."""
-        if preload and preload not in self._parents:
+        if preload and self._parents.get(preload) not in self._up:
             self._background(self._bring_up(preload), f"parent for {', '.join(preload)}")
 
     def listen(self, listener: Listener) -> None:
@@ -108,7 +137,7 @@ class Host:
         """Stop calling `listener`."""
         self._listeners.discard(listener)
 
-    def _add(self, spec: Spec, status: Status | None) -> Server:
+    def _add(self, spec: Spec, status: Status | None, left: Process | None = None) -> Server:
         server = Server(
             spec,
             self.home,
@@ -117,6 +146,7 @@ class Host:
             free_port=lambda preferred: self._free_port(spec.id, preferred),
             changed=lambda: self._changed(spec.id),
             status=status,
+            left=left,
         )
         self._servers[spec.id] = server
         if spec.running:
@@ -128,13 +158,21 @@ class Host:
             return await fork(await self._bring_up(spec.preload), command, work, log), True
         return await spawn(command, Path(spec.working_dir or work), log, self._env), False
 
-    async def _bring_up(self, preload: tuple[str, ...]) -> ForkServer:
+    def _parent(self, preload: tuple[str, ...]) -> ForkServer:
+        """The parent for a preload list. It lasts: the next host finds it by the same address."""
         if preload not in self._parents:
+            name = hashlib.sha256(json.dumps([preload, self._env]).encode()).hexdigest()[:16]
+            address = self.home / "modelserver" / "parents" / name
             log = self.home / "logs" / "modelserver-parents.log"
-            self._parents[preload] = ForkServer(preload, log, self._env)
-        parent = self._parents[preload]
+            self._parents[preload] = ForkServer(preload, log, self._env, address)
+        return self._parents[preload]
+
+    async def _bring_up(self, preload: tuple[str, ...]) -> ForkServer:
+        parent = self._parent(preload)
         await parent.start()
-        self._up.add(parent)
+        if parent not in self._up:
+            self._up.add(parent)
+            self._persist()
         return parent
 
     async def _fetch(self, uri: str) -> Path:
@@ -193,12 +231,10 @@ class Host:
 
     def _end(self, server: Server) -> None:
         """End a server that is no more; its successor of the same name, if there is one, waits for that."""
-        self._ending.add(server)
 
         async def end() -> None:
             await server.stop(server.spec.grace_s)
             shutil.rmtree(server.work, ignore_errors=True)
-            self._ending.discard(server)
             self._discard_models()
             self._persist()
             if server.spec.id not in self._servers:
@@ -208,10 +244,14 @@ class Host:
         self._background(end(), server.spec.id)
 
     def _persist(self) -> None:
-        """Write down what must survive this process; states come and go, port, model and process do not."""
+        """Write down what must survive this process: what is wanted, and what runs."""
         self._write(self._wanted, {name: _lasting(server) for name, server in self._servers.items()})
-        pids = {server.status.pid for server in (*self._servers.values(), *self._ending)} - {0}
-        running = {str(pid): found.as_json() for pid in sorted(pids) if (found := process_of(pid))}
+        pids = {name: server.status.pid for name, server in self._servers.items()}
+        pids |= {f"{_PARENT}{parent.pid}": parent.pid for parent in self._up if parent.pid}
+        # A number is the same process for as long as it is told of: to look each of them up takes a while.
+        known = {pid: self._identities.get(pid) or processes.process_of(pid) for pid in pids.values() if pid}
+        self._identities = {pid: process for pid, process in known.items() if process is not None}
+        running = {name: self._identities[pid].as_json() for name, pid in pids.items() if pid in self._identities}
         self._write(self._processes, running)
 
     def _write(self, path: Path, document: Mapping[str, Any]) -> None:
@@ -230,8 +270,23 @@ class Host:
 
 
 def _lasting(server: Server) -> dict[str, Any]:
-    kept = Status(server.spec.id, server.spec.owner, "stopped", port=server.status.port, model=server.status.model)
-    return {"spec": to_json(server.spec), "status": to_json(kept)}
+    return {"spec": to_json(server.spec), "status": to_json(server.status)}
+
+
+def _stopped(status: Status) -> Status:
+    """What is known of it without its process."""
+    return replace(status, state=STOPPED, ready=False, pid=0)
+
+
+def _left(entry: object, status: Status) -> processes.Process | None:
+    """The process of a server as it was written down, dead or alive, if it is the one that `status` is of."""
+    process = processes.told(entry)
+    return process if process is not None and process.pid == status.pid else None
+
+
+def _parents_in(left: Mapping[str, Any]) -> list[processes.Process]:
+    found = [processes.told(entry) for name, entry in left.items() if name.startswith(_PARENT)]
+    return [process for process in found if process is not None]
 
 
 def _same_server(known: Spec, wanted: Spec) -> bool:

@@ -39,6 +39,21 @@ def period(probe: Mapping[str, Any] | None) -> float:
     return float((probe or {}).get("periodSeconds") or 10)
 
 
+def initial_delay(probe: Mapping[str, Any] | None) -> float:
+    """Seconds from the start to the first probe."""
+    return float((probe or {}).get("initialDelaySeconds") or 0)
+
+
+def failure_threshold(probe: Mapping[str, Any] | None) -> int:
+    """So many misses in a row count as a failure."""
+    return int((probe or {}).get("failureThreshold") or 3)
+
+
+def success_threshold(probe: Mapping[str, Any] | None) -> int:
+    """So many answers in a row after a failure count as a success."""
+    return int((probe or {}).get("successThreshold") or 1)
+
+
 def _says_ready(body: bytes) -> bool:
     """The V2 protocol answers 200 with {"ready": false} while models load."""
     try:

@@ -6,24 +6,24 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from sandbox import processes
 from sandbox.forkserver import ForkServer, Job, Worker
 from sandbox.modelserver.command import Command
 
-_LOST = 128 + signal.SIGKILL
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Process(Protocol):
-    """A process that runs or has run."""
+    """A process that runs or has run; it leads a group of its own."""
 
     pid: int
 
-    async def wait(self) -> int:
-        """Its exit status as a container runtime gives it: 128 + n for signal n."""
+    async def wait(self) -> int | None:
+        """Its exit status as a container runtime gives it, 128 + n for signal n; None where nobody can tell."""
         ...
 
     def signal(self, sig: signal.Signals) -> None:
@@ -31,21 +31,29 @@ class Process(Protocol):
         ...
 
 
-class Forked:
-    """A worker of a fork server. It dies with its zygote."""
+class Lasting:
+    """A process that may outlive this one, or has outlived the one that started it: known by pid and start time.
 
-    def __init__(self, worker: Worker) -> None:
+    How it ended is asked of its fork server's `worker`, where it has one that still lives.
+    """
+
+    def __init__(self, process: processes.Process, worker: Callable[[], Awaitable[Worker | None]]) -> None:
+        self._process = process
         self._worker = worker
-        self.pid = worker.pid
+        self.pid = process.pid
 
-    async def wait(self) -> int:
-        """Exit status, 137 where the zygote was lost."""
-        code = (await self._worker.wait()).code
-        return _LOST if code is None else _container_code(code)
+    async def wait(self) -> int | None:
+        """Exit status; None where its fork server was lost before it, and for one that an earlier host spawned."""
+        worker = await self._worker()
+        if worker is not None and (code := (await worker.wait()).code) is not None:
+            return _container_code(code)
+        await gone(self._process)
+        kill_group(self.pid, signal.SIGKILL)  # what it leaves keeps the group's number from being another's
+        return None
 
     def signal(self, sig: signal.Signals) -> None:
         """Signal it and all it started."""
-        self._worker.kill(sig)
+        processes.send_group(self._process, sig)
 
 
 class Spawned:
@@ -55,7 +63,7 @@ class Spawned:
         self._process = process
         self.pid = process.pid
 
-    async def wait(self) -> int:
+    async def wait(self) -> int | None:
         """Exit status."""
         code = await self._process.wait()
         kill_group(self.pid, signal.SIGKILL)
@@ -70,7 +78,43 @@ class Spawned:
 async def fork(server: ForkServer, command: Command, cwd: Path, log: Path) -> Process:
     """Fork `command` (which has a module) from `server`."""
     argv = command.module_argv
-    return Forked(await server.run(Job(command.module, argv, cwd=cwd, log=log, env=command.env)))
+    worker = await server.run(Job(command.module, argv, cwd=cwd, log=log, env=command.env))
+    found = processes.process_of(worker.pid) or processes.Process(worker.pid, 0, "")  # it has ended already
+
+    async def known() -> Worker:
+        return worker
+
+    return Lasting(found, known)
+
+
+def adopt(process: processes.Process, bring_up: Callable[[], Awaitable[ForkServer]] | None) -> Process:
+    """A process that an earlier host started: forked from what `bring_up` takes over, or spawned."""
+
+    async def found() -> Worker | None:
+        if bring_up is None:
+            return None
+        try:
+            return (await bring_up()).found.get(process.pid)
+        except (OSError, RuntimeError):  # without its fork server only the status is lost
+            return None
+
+    return Lasting(process, found)
+
+
+async def gone(process: processes.Process) -> None:
+    """Wait for the end of a process that need not be a child of ours."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    over, loop = asyncio.Event(), asyncio.get_running_loop()
+    try:
+        if processes.is_alive(process):
+            loop.add_reader(descriptor, over.set)
+            await over.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 async def spawn(command: Command, cwd: Path, log: Path, env: Mapping[str, str]) -> Process:

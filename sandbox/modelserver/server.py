@@ -12,29 +12,31 @@ from dataclasses import replace
 from pathlib import Path
 
 from sandbox.errors import SandboxError
-from sandbox.modelserver import probe
 from sandbox.modelserver import spec as states
 from sandbox.modelserver.command import Command, command
 from sandbox.modelserver.process import Process
 from sandbox.modelserver.spec import Failure, Spec, Status
+from sandbox.modelserver.watch import watch
 
 # Command, spec, working folder, log: the process, and whether it was forked.
 Start = Callable[[Command, Spec, Path, Path], Awaitable[tuple[Process, bool]]]
 
+_UNKNOWN = 137  # what a kubelet tells of a container whose end it has not seen
+_UNKNOWN_TEXT = "how it ended is not known: its host was restarted while it ran\n"
 # Seconds before the n-th start in a row that did not last: the first comes at once, as in Kubernetes.
 _BACK_OFF_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
 # A server that lived so long starts the row anew.
 _LASTED_S = 10.0
-_PROBE_FIRST_S, _PROBE_LAST_S = 0.01, 0.05
-_UNREADY_AFTER = 3
 _TAIL_LINES, _TAIL_BYTES = 80, 2048
-_ROTATE_BYTES = 10 * 1024 * 1024
 
 _logger = logging.getLogger(__name__)
 
 
 class Server:
-    """One server. `status` is what is known of it now; `changed` is called whenever that is something else."""
+    """One server. `status` is what is known of it now; `changed` is called whenever that is something else.
+
+    `left` is its process as an earlier host left it, and `status` then what that host knew.
+    """
 
     def __init__(
         self,
@@ -46,19 +48,21 @@ class Server:
         free_port: Callable[[int], int],
         changed: Callable[[], None],
         status: Status | None = None,
+        left: Process | None = None,
     ) -> None:
         self.spec = spec
         self.log = home / "logs" / "servers" / f"{spec.slug}.log"
         self.work = home / "modelserver" / "work" / spec.slug
         fresh = Status(spec.id, spec.owner, states.STOPPED, log=str(self.log))
-        self.status = replace(fresh, port=status.port, model=status.model) if status else fresh
+        self.status = replace(status or fresh, log=str(self.log))
+        self._adopted = left is not None
         self._start_process = start
         self._fetch = fetch
         self._free_port = free_port
         self._changed = changed
         self._running: asyncio.Task[None] | None = None
         self._starting: asyncio.Future[tuple[Process, bool]] | None = None
-        self._process: Process | None = None
+        self._process = left
 
     def start(self) -> None:
         """Bring it up and keep it up, until it is stopped."""
@@ -111,11 +115,15 @@ class Server:
 
     async def _live(self) -> Failure:
         """One life, from the model to the end of the process; the failure that it ended with."""
+        adopted, self._adopted = self._adopted, False
+        if adopted and self._process is not None:
+            return await self._until_ended(self._process, 0)
         try:
             model = await self._model()
         except SandboxError as error:
             return Failure(1, str(error), loading=True)
-        self._prepare_folders()
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         port = self._free_port(self.status.port)
         metrics_port = self._metrics_port(port)
         what = command(self.spec, port, model, metrics_port)
@@ -130,16 +138,28 @@ class Server:
             return Failure(127, f"cannot start {what.argv[0]}: {error}")
         self._starting, self._process = None, process
         self._tell(pid=process.pid, warm=warm)
+        return await self._until_ended(process, offset)
+
+    async def _until_ended(self, process: Process, offset: int) -> Failure:
+        """Probe the process until it has ended, by itself or because it must; the failure that it ended with."""
         ended = asyncio.create_task(process.wait())
         try:
-            late = await self._watch(port, ended)
-            if late:
-                process.signal(signal.SIGKILL)
+            cause = await watch(self.spec, self.status, ended, lambda **told: self._tell(**told))
+            if cause:
+                await self._end(process, ended)
             code = await ended
         finally:
             ended.cancel()
         self._process = None
-        return Failure(code, late or self._tail(offset))
+        unknown = _UNKNOWN_TEXT if code is None else ""
+        return Failure(_UNKNOWN if code is None else code, cause or unknown + self._tail(offset))
+
+    async def _end(self, process: Process, ended: asyncio.Task[int | None]) -> None:
+        """SIGTERM, and SIGKILL where it has not ended in its time of grace."""
+        self._tell(state=states.STOPPING, ready=False)
+        process.signal(signal.SIGTERM)
+        if not (await asyncio.wait([ended], timeout=self.spec.grace_s))[0]:
+            process.signal(signal.SIGKILL)
 
     def _metrics_port(self, port: int) -> int:
         """A port for the server's numbers, where they are not on `port`."""
@@ -158,34 +178,10 @@ class Server:
         self._tell(model=str(model))
         return model
 
-    async def _watch(self, port: int, ended: asyncio.Task[int]) -> str:
-        """Probe until the process has ended; why it must end, where it was never ready in time."""
-        deadline = time.monotonic() + self.spec.start_deadline_s
-        pause = _PROBE_FIRST_S
-        while not ended.done() and not await probe.is_ready(port, self.spec.port, self.spec.probe):
-            if time.monotonic() > deadline:
-                return f"was not ready within {self.spec.start_deadline_s:g} s"
-            await asyncio.wait([ended], timeout=pause)
-            pause = min(pause * 1.5, _PROBE_LAST_S)
-        missed = 0
-        while not ended.done():
-            if not missed:
-                self._tell(state=states.READY, ready=True)
-            elif missed == _UNREADY_AFTER:
-                self._tell(state=states.STARTING, ready=False)
-            await asyncio.wait([ended], timeout=probe.period(self.spec.probe))
-            answers = ended.done() or await probe.is_ready(port, self.spec.port, self.spec.probe)
-            missed = 0 if answers else missed + 1
-        return ""
-
-    def _prepare_folders(self) -> None:
-        self.work.mkdir(parents=True, exist_ok=True)
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        if self.log.exists() and self.log.stat().st_size > _ROTATE_BYTES:
-            self.log.replace(self.log.with_suffix(".log.1"))
-
     def _tail(self, offset: int) -> str:
         """The end of what this life wrote, as much as Kubernetes keeps for a termination message."""
+        if not self.log.exists():
+            return ""
         with self.log.open("rb") as log:
             size = log.seek(0, 2)
             log.seek(max(offset, size - _TAIL_BYTES) if size >= offset else max(0, size - _TAIL_BYTES))

@@ -21,8 +21,9 @@ class Spec:
     """One server. `id` is "<namespace>/<revision>"; `owner` the uid of what it belongs to.
 
     `command` and `args` are a container's: the container's port (`port`) and /mnt/models in them are replaced by the
-    port and the folder that the server gets, and so is `metrics_port`, where its numbers are on a port of their own.
-    `preload` names modules to fork from; `running` false scales it to zero.
+    port and the folder that the server gets, and so is `metrics_port`, where its numbers are on a port of their own. So
+    they are in `probe`, for readiness, and `liveness`. `preload` names modules to fork from; `running` false scales it
+    to zero.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Spec:
     preload: tuple[str, ...] = ()
     storage_uri: str = ""
     probe: Mapping[str, Any] | None = None
+    liveness: Mapping[str, Any] | None = None
     working_dir: str = ""
     start_deadline_s: float = 600.0
     grace_s: float = 10.0

@@ -7,23 +7,16 @@ every change, {"gone": id} for one that is no more, and {"synced": true} once al
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
+
+from sandbox import unixsocket
 
 SOCKET = Path("modelserver") / "socket"
 # One line holds one spec with its environment.
 LINE_LIMIT = 1 << 20
 
 
-@contextmanager
-def address(home: Path) -> Iterator[str]:
-    """An address of the socket that fits into the 107 bytes a unix socket's may have, however long `home` is."""
-    folder = (home / SOCKET).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{SOCKET.name}"
-    finally:
-        os.close(descriptor)
+def address(home: Path) -> AbstractContextManager[str]:
+    """An address of the socket, however long `home` is."""
+    return unixsocket.address(home / SOCKET)

@@ -1,7 +1,8 @@
 """A model server of the standard library; its command line is that of KServe's model servers.
 
 It answers predictions with the text in the model's file `version` (else MODEL_VERSION). A version "broken" makes it
-print a line and exit with 3, "silent" makes it never listen; "hang" listens and never answers.
+print a line and exit with 3, "silent" makes it never listen; "hang" listens and never answers; "zombie" is ready but
+not alive.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ class Handler(BaseHTTPRequestHandler):
         """Readiness."""
         if self.version == "hang":
             time.sleep(3600)
+        if self.version == "zombie" and self.path == "/live":
+            self.send_error(500)
+            return
         self._answer({"ready": True} if self.path.startswith("/v2/health") else {"name": self.model_name})
 
     def do_POST(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from sandbox.modelserver.client import servers
+from sandbox.processes import kill_marked, marked
 from tests.gateway.rig import Client, Envoy, Load
 from tests.waiting import wait_for
 
@@ -89,6 +90,9 @@ class Sandbox:
                 process.terminate()
             assert process.wait(DEADLINE_S) in (0, -signal.SIGKILL, -signal.SIGTERM), self.log(name)
         self.envoy.stop()
+        left = marked(self.home)
+        assert kill_marked(self.home)
+        assert not left or self.processes["modelserver"].returncode == -signal.SIGKILL, left
 
     def log(self, name: str) -> str:
         return (self.home / "logs" / f"{name}.log").read_text(encoding="utf-8")

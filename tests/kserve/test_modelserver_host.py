@@ -7,17 +7,22 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from sandbox.errors import InvalidSpec
+from sandbox.modelserver.client import Client, HostUnreachable, servers
 from sandbox.modelserver.host import Host
 from sandbox.modelserver.spec import BACKING_OFF, READY, STOPPED, Spec, Status, spec_from
-from sandbox.processes import process_of
+from sandbox.processes import marked, process_of
+from tests.waiting import wait_for
 
 _MODULE = ("python3", "-m", "tests.kserve.fake_server")
 _PRELOAD = ("http.server", "argparse")
@@ -31,6 +36,69 @@ async def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     yield running
     await running.stop()
     assert [status.pid for status in running.statuses() if status.pid] == []
+
+
+class HostProcess:
+    """A host in a process of its own, which can be killed."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.start()
+
+    def start(self) -> None:
+        argv = [sys.executable, "-P", "-m", "sandbox.modelserver", "--home", str(self.home)]
+        with (self.home / "host.log").open("ab") as log:
+            self.process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def put(self, wanted: Spec) -> None:
+        self._listed()
+        asyncio.run(_put(self.home, wanted))
+
+    def server(self, name: str) -> dict[str, Any]:
+        return next((one for one in self._listed() if one["id"] == f"ns/{name}"), {"ready": False, "pid": 0})
+
+    def ready(self, name: str = "m-predictor-00001") -> dict[str, Any]:
+        return self.until(lambda server: bool(server["ready"]), f"{name} is ready", name)
+
+    def until(
+        self, condition: Callable[[dict[str, Any]], bool], what: str, name: str = "m-predictor-00001"
+    ) -> dict[str, Any]:
+        def look() -> dict[str, Any]:
+            found = self.server(name)
+            return found if condition(found) else {}
+
+        return wait_for(look, what)
+
+    def log(self) -> str:
+        return (self.home / "host.log").read_text(encoding="utf-8")
+
+    def _listed(self) -> list[dict[str, Any]]:
+        def listed() -> list[list[dict[str, Any]]]:
+            with contextlib.suppress(HostUnreachable):
+                return [servers(self.home)]
+            return []
+
+        return wait_for(listed, "the host answers")[0]
+
+
+async def _put(home: Path, wanted: Spec) -> None:
+    client = Client(home)
+    await client.put(wanted)
+    await client.close()
+
+
+@pytest.fixture
+def killable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostProcess]:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    running = HostProcess(tmp_path)
+    yield running
+    running.process.terminate()
+    assert running.process.wait(30) == 0, running.log()
+    assert marked(tmp_path) == []
 
 
 async def until(host: Host, name: str, condition: Callable[[Status], bool], timeout_s: float = 20) -> Status:
@@ -183,21 +251,99 @@ async def test_what_is_wanted_survives_the_host(host: Host, tmp_path: Path) -> N
         await second.stop()
 
 
-async def test_processes_that_a_killed_host_left_are_ended_before_others_start(tmp_path: Path) -> None:
-    cold = spec(command=("sleep", "3600"), args=())
-    first = Host(tmp_path)
-    await first.start()
-    first.put(cold)
-    left = await until(first, cold.id, lambda status: bool(status.pid))
-    second = Host(tmp_path)
-    await second.start()
-    try:
-        new = await until(second, cold.id, lambda status: bool(status.pid))
-        assert process_of(left.pid) is None
-        assert new.pid != left.pid
-    finally:
-        await second.stop()
-        await first.stop()
+@pytest.mark.destructive
+@pytest.mark.parametrize("kind", ["forked", "spawned"])
+def test_servers_outlive_a_killed_host_and_the_next_one_takes_them_over(killable: HostProcess, kind: str) -> None:
+    killable.put(spec(preload=_PRELOAD if kind == "forked" else ()))
+    before = killable.ready()
+    killable.kill()
+    assert ask(before["port"])["pid"] == before["pid"]
+    killable.start()
+    after = killable.ready()
+    same = ("pid", "port", "restarts", "started", "warm", "log")
+    assert {key: after[key] for key in same} == {key: before[key] for key in same}
+    assert ask(after["port"])["pid"] == before["pid"]
+    killable.put(spec("another", preload=_PRELOAD))
+    assert killable.ready("another")["warm"], "the parent was taken over, too"
+    os.kill(before["pid"], signal.SIGKILL)
+    again = killable.until(lambda server: server["ready"] and server["restarts"] == 1, "its return")
+    assert (again["port"], again["pid"] != before["pid"]) == (before["port"], True)
+
+
+@pytest.mark.destructive
+def test_the_end_of_a_server_without_a_host_is_told_by_its_parent(killable: HostProcess) -> None:
+    killable.put(spec(preload=_PRELOAD))
+    before = killable.ready()
+    killable.kill()
+    os.kill(before["pid"], signal.SIGTERM)
+    wait_for(lambda: process_of(before["pid"]) is None, "its end")
+    killable.start()
+    assert killable.ready()["pid"] != before["pid"]
+    assert f"{before['id']} ended with 143" in killable.log()
+
+
+@pytest.mark.destructive
+def test_the_end_of_an_orphan_whose_parent_is_lost_is_noticed_and_told_as_unknown(killable: HostProcess) -> None:
+    killable.put(spec(preload=_PRELOAD))
+    before = killable.ready()
+    parent = psutil.Process(before["pid"]).ppid()
+    killable.kill()
+    os.kill(parent, signal.SIGKILL)
+    killable.start()
+    assert killable.ready()["pid"] == before["pid"]
+    os.kill(before["pid"], signal.SIGTERM)
+    wait_for(lambda: killable.ready()["pid"] != before["pid"], "its return")
+    assert f"{before['id']} ended with 137" in killable.log()
+
+
+@pytest.mark.destructive
+def test_what_a_killed_host_left_and_nobody_wants_is_ended(killable: HostProcess, tmp_path: Path) -> None:
+    killable.put(spec("kept", preload=_PRELOAD))
+    killable.put(spec("lost", command=("sleep", "3600"), args=()))
+    kept = killable.ready("kept")
+    lost = killable.until(lambda server: bool(server["pid"]), "it runs", "lost")["pid"]
+    killable.kill()
+    wanted = json.loads((tmp_path / "modelserver" / "servers.json").read_text(encoding="utf-8"))
+    del wanted["ns/lost"]
+    (tmp_path / "modelserver" / "servers.json").write_text(json.dumps(wanted), encoding="utf-8")
+    killable.start()
+    assert killable.ready("kept")["pid"] == kept["pid"]
+    assert process_of(lost) is None
+
+
+@pytest.mark.destructive
+@pytest.mark.parametrize("content", ["{", "[]", '{"ns/m-predictor-00001": {"pid": "x"}}', "\0"])
+def test_with_the_file_of_processes_unreadable_servers_are_started_again(
+    killable: HostProcess, tmp_path: Path, content: str
+) -> None:
+    killable.put(spec(preload=_PRELOAD))
+    before = killable.ready()
+    killable.kill()
+    (tmp_path / "modelserver" / "processes.json").write_text(content, encoding="utf-8")
+    killable.start()
+    assert killable.ready()["pid"] != before["pid"]
+    assert process_of(before["pid"]) is None
+    assert killable.ready()["port"] == before["port"]
+
+
+async def test_a_server_that_fails_its_liveness_probe_is_started_again(host: Host) -> None:
+    liveness = {"httpGet": {"path": "/live", "port": 8080}, "periodSeconds": 0.05, "failureThreshold": 2}
+    host.put(spec(version="zombie", preload=_PRELOAD, liveness=liveness))
+    status = await until(host, "ns/m-predictor-00001", lambda status: status.failure is not None)
+    assert status.failure is not None
+    assert "failed its liveness probe, 2 times in a row" in status.failure.message
+    await until(host, status.id, lambda status: status.restarts >= 2)
+
+
+async def test_a_server_is_unready_after_as_many_misses_as_its_probe_says(host: Host) -> None:
+    probe = {"httpGet": {"path": "/v2/health/ready", "port": 8080}, "periodSeconds": 0.05, "failureThreshold": 2}
+    host.put(spec(preload=_PRELOAD, probe=probe | {"timeoutSeconds": 0.2}))
+    status = await until(host, "ns/m-predictor-00001", is_ready)
+    os.kill(status.pid, signal.SIGSTOP)
+    unready = await until(host, status.id, lambda status: not status.ready)
+    assert (unready.pid, unready.restarts) == (status.pid, 0)
+    os.kill(status.pid, signal.SIGCONT)
+    assert (await until(host, status.id, is_ready)).pid == status.pid
 
 
 async def test_an_unreadable_state_file_is_put_aside(tmp_path: Path) -> None:
