@@ -72,7 +72,7 @@ def _cluster(name: str, revision: Revision) -> Document:
         "type": "STATIC",
         "connect_timeout": _CONNECT_TIMEOUT,
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
-        "circuit_breakers": {"thresholds": [{"max_retries": 256}]},
+        "circuit_breakers": {"thresholds": [{"max_retries": 1024}]},
         "metadata": {"filter_metadata": {"kanary": {"revision": revision.name}}},
         "typed_extension_protocol_options": {
             _HTTP_OPTIONS: {

@@ -19,7 +19,7 @@ from sandbox.gateway.files import Document, Files, Held
 from sandbox.gateway.process import ports
 from sandbox.gateway.routes import Routing, routing
 
-# Longer than a connection attempt with its retries: a request between two attempts is counted nowhere.
+# A request between two attempts is counted nowhere; only one to a server that has ended waits longer than this.
 DRAIN_AT_LEAST_S = 2.0
 DRAIN_AT_MOST_S = 65.0
 

@@ -22,11 +22,12 @@ PROBE_PATH = "/-/routes"
 PROBE_HOST = f"gateway.{DOMAIN}"
 
 _ANY = {"prefix": "/"}
-# Both happen before any response: the same revision is asked again, never another one.
+# The same revision is asked again, never another one, and only for what never reached it: a request that it had begun
+# may be what ended it. Long enough, 3 s at the mean, for a killed model server to be back; each pause is random.
 _RETRY = {
-    "retry_on": "connect-failure,reset",
-    "num_retries": 2,
-    "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.05s"},
+    "retry_on": "connect-failure,reset-before-request",
+    "num_retries": 24,
+    "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
 }
 _NO_SERVICE = (
     f"no service answers here; ask for http://<service>.<namespace>.{DOMAIN}/ (in the URL or as Host header) "
