@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from sandbox import lifecycle, report
+from sandbox import lifecycle, printlogs, report
 from sandbox.errors import SandboxError
 from sandbox.home import Home, find_home
 
@@ -45,7 +45,7 @@ def _run(given: argparse.Namespace, home: Home) -> int:
     elif given.command == "info":
         report.info(home, given.json, sys.stdout)
     elif given.command == "logs":
-        report.logs(home, given.part, given.follow, sys.stdout)
+        printlogs.logs(home, given.part, given.follow, sys.stdout)
     else:
         return _supervise(home, given.lock, given.report)
     return 0
@@ -59,10 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", parents=[home], help="start the sandbox; a second one finds the first")
     up.add_argument("--foreground", action="store_true", help="stay, and stop the sandbox on ctrl-c")
     commands.add_parser("down", parents=[home], help="stop it, and whatever a killed one has left")
-    info = commands.add_parser("info", parents=[home], help="parts, URLs, processes, memory, paths")
+    info = commands.add_parser(
+        "info", parents=[home], help="parts and model servers: URLs, processes, memory, CPU; paths"
+    )
     info.add_argument("--json", action="store_true", help="as one JSON object")
-    logs = commands.add_parser("logs", parents=[home], help="print the parts' logs")
-    logs.add_argument("part", nargs="?", help="only this part's (default: all)")
+    logs = commands.add_parser("logs", parents=[home], help="print the logs of parts and model servers")
+    logs.add_argument("part", nargs="?", help="a part, an InferenceService, NAMESPACE/REVISION (default: all parts)")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as they grow")
     supervise = commands.add_parser("supervise", parents=[home])  # what `up` starts; takes over its lock and a pipe
     supervise.add_argument("--lock", type=int, required=True)

@@ -74,10 +74,14 @@ def make_home(home: Home) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replaces the file as a whole: a reader sees the old content or the new."""
+    """Replaces the file as a whole: a reader sees the old content or the new. Raises OSError, and leaves the old."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    try:
+        beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -70,6 +70,12 @@ def is_alive(process: Process) -> bool:
     return process_of(process.pid) == process
 
 
+def is_same(process: Process) -> bool:
+    """Whether the number still names it, were it only its zombie: some of its threads may run, its sockets be open."""
+    fields = _stat(process.pid)
+    return bool(fields) and Process(process.pid, int(fields[19]), boot_id()) == process
+
+
 def send(process: Process, number: signal.Signals) -> bool:
     """Signals the process, unless it has gone. Through a pidfd: what was checked is what is signalled."""
     try:
@@ -108,17 +114,23 @@ def wait_gone(processes: Iterable[Process], seconds: float) -> list[Process]:
 
 def marked(home: Path, part: str | None = None) -> list[Process]:
     """Every process started under a part of that home, however deep; never this process or one above it."""
-    wanted = {f"{HOME_MARK}={home}".encode()} | ({f"{PART_MARK}={part}".encode()} if part else set())
+    return [process for process, name in parts_of(home).items() if part in (None, name)]
+
+
+def parts_of(home: Path) -> dict[Process, str]:
+    """Every process started under a part of that home, with the part's name."""
+    wanted, named = f"{HOME_MARK}={home}".encode(), f"{PART_MARK}=".encode()
     own = set(_ancestors(os.getpid()))
-    found = []
+    found = {}
     for entry in _PROC.iterdir():
         if not entry.name.isdigit() or int(entry.name) in own:
             continue
         with contextlib.suppress(OSError):
-            environment = set((entry / "environ").read_bytes().split(b"\0"))
-            process = process_of(int(entry.name)) if wanted <= environment else None
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            process = process_of(int(entry.name)) if wanted in environment else None
             if process is not None:
-                found.append(process)
+                names = [word.removeprefix(named).decode() for word in environment if word.startswith(named)]
+                found[process] = names[0] if names else ""
     return found
 
 

@@ -1,30 +1,59 @@
-"""The commands `info` and `logs`: what a sandbox is doing, read from its files and from /proc. Changes nothing."""
+"""The command `info`: what a sandbox is doing, read from its files and from /proc. Changes nothing."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from sandbox.errors import NotFound
 from sandbox.health import answers
 from sandbox.home import Home, read_json
+from sandbox.modelserver.spec import Status
+from sandbox.modelserver.stored import stored
 from sandbox.parts import parts, urls
-from sandbox.processes import marked, recorded, usage
-from sandbox.rotation import lines
+from sandbox.processes import Process, Usage, group_of, parts_of, recorded, usage
+
+_SAMPLE_S = 0.2
+
+# Memory, CPU seconds and CPU percent of the processes given.
+Measure = Callable[[list[Process]], dict[str, int | float]]
 
 
 def describe(home: Home) -> dict[str, Any]:
-    """The sandbox as JSON: `running`, its supervisor, each part (state, pid, URLs, restarts, memory, log), paths."""
+    """The sandbox as JSON: `running`, its supervisor, each part and each model server, paths.
+
+    Of each: state, pid, restarts, `memory_bytes` (shared pages in proportion), `cpu_seconds` so far, `cpu_percent` of
+    one core over a fifth of a second, log. A model server's processes do not count as those of the part.
+    """
     state = read_json(home.state)
     supervisor = recorded(state.get("supervisor"))
+    owners = parts_of(home.path)
+    measure = _measure([*owners, *([supervisor] if supervisor else [])])
+    servers = stored(home.path)
+    leaders = {process.pid for _, process in servers if process is not None}
+    by_leader: dict[int, list[Process]] = {}
+    by_part: dict[str, list[Process]] = {}
+    for process, part in owners.items():
+        leader = group_of(process)
+        if leader in leaders:
+            by_leader.setdefault(leader, []).append(process)
+        else:
+            by_part.setdefault(part, []).append(process)
     return {
         "home": str(home.path),
         "running": supervisor is not None,
         "pid": supervisor.pid if supervisor else None,
         "started": state.get("started") if supervisor else None,
-        "parts": [_describe_part(home, name, entry) for name, entry in state.get("parts", {}).items()],
+        **measure([supervisor] if supervisor else []),
+        "parts": [
+            _describe_part(home, name, entry) | measure(by_part.get(name, []))
+            for name, entry in state.get("parts", {}).items()
+        ],
+        "servers": [
+            _describe_server(status, process) | measure(by_leader.get(process.pid, []) if process else [])
+            for status, process in servers
+        ],
         "paths": {
             "endpoints": str(home.endpoints),
             "store": str(home.path / "kfp" / "kfp.sqlite"),
@@ -32,6 +61,22 @@ def describe(home: Home) -> dict[str, Any]:
             "logs": str(home.logs),
         },
     }
+
+
+def _measure(processes: list[Process]) -> Measure:
+    """Looks at all processes twice; what it gives adds up those that are asked for."""
+    before = {process: usage(process) for process in processes}
+    began = time.monotonic()
+    time.sleep(_SAMPLE_S if processes else 0)
+    after = {process: usage(process) for process in processes}
+    seconds = time.monotonic() - began
+
+    def measure(asked: list[Process]) -> dict[str, int | float]:
+        total = sum((after[process] for process in asked), Usage())
+        spent = total.cpu_seconds - sum(before[process].cpu_seconds for process in asked)
+        return {**total.as_json(), "cpu_percent": round(100 * max(spent, 0.0) / seconds, 1) if asked else 0.0}
+
+    return measure
 
 
 def _describe_part(home: Home, name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,8 +94,19 @@ def _describe_part(home: Home, name: str, entry: Mapping[str, Any]) -> dict[str,
         "pid": process.pid if process else None,
         **(urls(part, ports) if part else {}),
         "restarts": entry.get("restarts", 0),
-        "memory_bytes": sum(usage(process).memory_bytes for process in marked(home.path, name)),
         "log": str(home.log(name)),
+    }
+
+
+def _describe_server(status: Status, process: Process | None) -> dict[str, Any]:
+    return {
+        "name": status.id,
+        "state": status.state if process is not None or not status.pid else "dead",
+        "ready": status.ready and process is not None,
+        "pid": process.pid if process else None,
+        "url": f"http://127.0.0.1:{status.port}" if status.port else "",
+        "restarts": status.restarts,
+        "log": status.log,
     }
 
 
@@ -64,25 +120,18 @@ def info(home: Home, as_json: bool, out: TextIO) -> None:
         print(f"The sandbox in {found['home']} is up since {found['started']} (pid {found['pid']}).", file=out)
     else:
         print(f"No sandbox is running in {found['home']}.", file=out)
-    if found["parts"]:
-        row = "  {:<12} {:<14} {:>8} {:>9} {:>9}  {}"
-        print(row.format("PART", "STATE", "PID", "RESTARTS", "MEMORY", "URL"), file=out)
-        for part in found["parts"]:
-            memory = f"{part['memory_bytes'] / 2**20:.0f} MiB"
-            columns = (part["name"], part["state"], part["pid"] or "-", part["restarts"], memory, part.get("url", ""))
-            print(row.format(*columns), file=out)
+    for title, rows in (("PART", found["parts"]), ("MODEL SERVER", found["servers"])):
+        if rows:
+            _print_rows(title, rows, out)
     for name, path in found["paths"].items():
         print(f"  {name:<12} {path}", file=out)
 
 
-def logs(home: Home, part: str | None, follow: bool, out: TextIO) -> None:
-    """Prints one part's log, or all of them with each line's origin; with `follow` it goes on until interrupted.
-
-    Raises NotFound, naming the logs there are.
-    """
-    known = {path.stem: path for path in sorted(home.logs.glob("*.log"))}
-    if part is not None and part not in known:
-        raise NotFound(f"There is no log of {part!r} in {home.logs}.", f"There are: {', '.join(known) or 'none'}.")
-    chosen: list[Path] = [known[part]] if part is not None else list(known.values())
-    for path, line in lines(chosen, lambda: follow):
-        print(line if part is not None else f"{path.stem:<12} {line}", file=out, flush=follow)
+def _print_rows(title: str, rows: list[dict[str, Any]], out: TextIO) -> None:
+    width = max(12, *(len(row["name"]) for row in rows))
+    line = f"  {{:<{width}}} {{:<14}} {{:>8}} {{:>9}} {{:>9}} {{:>6}}  {{}}"
+    print(line.format(title, "STATE", "PID", "RESTARTS", "MEMORY", "CPU", "URL"), file=out)
+    for row in rows:
+        memory, cpu = f"{row['memory_bytes'] / 2**20:.0f} MiB", f"{row['cpu_percent']:.0f} %"
+        columns = (row["name"], row["state"], row["pid"] or "-", row["restarts"], memory, cpu, row.get("url", ""))
+        print(line.format(*columns), file=out)

@@ -215,8 +215,8 @@ class Supervisor:
     async def _rotate(self) -> None:
         while True:
             await asyncio.sleep(_ROTATE_EVERY_S)
-            for path in self._home.logs.glob("*.log"):
-                rotate(path)
+            for path in self._home.logs.rglob("*.log"):  # model servers' too
+                await asyncio.to_thread(rotate, path)
 
     def _write_endpoints(self) -> None:
         write_json(self._home.endpoints, {**self._entries(), "pid": os.getpid(), "started": self._started})

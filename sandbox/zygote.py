@@ -15,6 +15,7 @@ import ctypes
 import functools
 import gc
 import importlib
+import io
 import json
 import os
 import runpy
@@ -291,8 +292,24 @@ def redirect(log: str) -> None:
     os.dup2(nothing, 0)
     os.dup2(target, 1)
     os.dup2(target, 2)
-    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        raw = open(descriptor, "wb", closefd=False)  # noqa: SIM115  # for as long as the process lives
+        setattr(sys, name, Log(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True))
+
+
+class Log(io.TextIOWrapper):
+    """A worker's output, in a file where a container's is in a pipe: a full disk costs lines, not the worker."""
+
+    def write(self, text: str, /) -> int:
+        """All of `text`, or nothing of it."""
+        with contextlib.suppress(OSError):
+            return super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """As far as there is room."""
+        with contextlib.suppress(OSError):
+            super().flush()
 
 
 def die_with_parent(sig: signal.Signals) -> None:

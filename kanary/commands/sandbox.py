@@ -39,8 +39,8 @@ def down(parser: argparse.ArgumentParser) -> Action:
 
 
 def logs(parser: argparse.ArgumentParser) -> Action:
-    """Show the logs of the sandbox's own parts. A run's: `kanary run RUN --log TASK`."""
-    parser.add_argument("part", nargs="?", help="the part; all of them if not given")
+    """Show the logs of the sandbox's parts and model servers. A run's: `kanary run RUN --log TASK`."""
+    parser.add_argument("part", nargs="?", help="a part, an InferenceService, NAMESPACE/REVISION; all parts if none")
     parser.add_argument("-f", "--follow", action="store_true", help="go on as they grow")
 
     def act(given: argparse.Namespace, config: Config) -> int:

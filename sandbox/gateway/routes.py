@@ -23,10 +23,10 @@ PROBE_HOST = f"gateway.{DOMAIN}"
 
 _ANY = {"prefix": "/"}
 # The same revision is asked again, never another one, and only for what never reached it: a request that it had begun
-# may be what ended it. Long enough, 3 s at the mean, for a killed model server to be back; each pause is random.
+# may be what ended it. Long enough, 4 s at the mean, for a killed model server to be back; each pause is random.
 _RETRY = {
     "retry_on": "connect-failure,reset-before-request",
-    "num_retries": 24,
+    "num_retries": 32,
     "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
 }
 _NO_SERVICE = (

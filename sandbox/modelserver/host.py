@@ -24,6 +24,7 @@ from sandbox.modelserver.ports import free_port, is_free
 from sandbox.modelserver.process import Process, adopt, fork, spawn
 from sandbox.modelserver.server import Server
 from sandbox.modelserver.spec import STOPPED, Spec, Status, spec_from, status_from, to_json
+from sandbox.modelserver.stored import FOLDER, PROCESSES, WANTED
 
 # One core serves one request of a small model best, and revisions share the machine.
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -39,8 +40,8 @@ class Host:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self._wanted = home / "modelserver" / "servers.json"
-        self._processes = home / "modelserver" / "processes.json"
+        self._wanted = home / WANTED
+        self._processes = home / PROCESSES
         self._servers: dict[str, Server] = {}
         self._parents: dict[tuple[str, ...], ForkServer] = {}
         self._up: set[ForkServer] = set()
@@ -162,7 +163,7 @@ class Host:
         """The parent for a preload list. It lasts: the next host finds it by the same address."""
         if preload not in self._parents:
             name = hashlib.sha256(json.dumps([preload, self._env]).encode()).hexdigest()[:16]
-            address = self.home / "modelserver" / "parents" / name
+            address = self.home / FOLDER / "parents" / name
             log = self.home / "logs" / "modelserver-parents.log"
             self._parents[preload] = ForkServer(preload, log, self._env, address)
         return self._parents[preload]

@@ -102,14 +102,14 @@ def adopt(process: processes.Process, bring_up: Callable[[], Awaitable[ForkServe
 
 
 async def gone(process: processes.Process) -> None:
-    """Wait for the end of a process that need not be a child of ours."""
+    """Wait for the end of a process, of all its threads, that need not be a child of ours."""
     try:
         descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:
         return
     over, loop = asyncio.Event(), asyncio.get_running_loop()
     try:
-        if processes.is_alive(process):
+        if processes.is_same(process):
             loop.add_reader(descriptor, over.set)
             await over.wait()
     finally:
