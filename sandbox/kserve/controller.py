@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sandbox import steady
 from sandbox.errors import SandboxError
 from sandbox.kserve import config, manifests, story
 from sandbox.kserve.client import CLUSTER_RUNTIMES, CONFIG_MAPS, INFERENCE_SERVICES, RUNTIMES, Kubernetes, Unreachable
@@ -126,7 +127,7 @@ class Controller:
             known = self._known.get(uid)
             if known is None:
                 name, status = service_name(service), service.get("status") or {}
-                known = recovered(name, status, self._servers.of(uid), time.time())
+                known = recovered(name, status, self._servers.of(uid), steady.now())
                 self._keep(uid, known)
             if known is not None and known.routed:
                 described = describe(key, known, known.routed, self._servers.of(uid))
@@ -177,10 +178,10 @@ class Controller:
         """Decide and act once; whether anything changed, and whether the gateway obeys."""
         if self._is_standard(service):
             return await self._standard.step(key, service, self._available(key[0]), self._config)
-        uid, now = service["metadata"]["uid"], time.time()
+        uid, now = service["metadata"]["uid"], steady.now()
         servers, known = self._servers.of(uid), self._known.get(uid)
         wanted = wish(service, self._available(key[0]), self._config, self._router.urls(key))
-        decision = decide(wanted, service.get("status") or {}, known, servers, now, _text(now))
+        decision = decide(wanted, service.get("status") or {}, known, servers, now, _text(time.time()))
         events = [*story.of_servers(self._seen.get(uid, {}), servers), *decision.events]
         self._seen[uid] = servers
         self._keep(uid, decision.knative)
@@ -270,7 +271,7 @@ class Controller:
         known = self._known.get(uid)
         moments = [wake_at(known, self._servers.of(uid), self._scale_down_s) if known is not None else None]
         moments.append(self._standard.next_look(uid))
-        moments.append(time.time() + _DRAIN_S if self._router.draining else None)
+        moments.append(steady.now() + _DRAIN_S if self._router.draining else None)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def _available(self, namespace: str) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from sandbox import steady
 from sandbox.errors import SandboxError
 from sandbox.kserve.following import Key
 
@@ -27,7 +27,7 @@ class _Turn:
 class Turns:
     """Calls `work(key)` for every key that was asked for since it began, never twice at once for one key.
 
-    `work` gives the moment, in seconds of the epoch, at which it wants to be called again, or None; it gives
+    `work` gives the moment, by `steady.now`, at which it wants to be called again, or None; it gives
     SOON for what has to be tried again after a pause that grows.
     """
 
@@ -77,5 +77,5 @@ class Turns:
         if moment == self.SOON:
             delay, turn.pause = turn.pause, min(turn.pause * 2, _RETRY_LAST_S)
         else:
-            delay, turn.pause = max(0.0, moment - time.time()), _RETRY_FIRST_S
+            delay, turn.pause = max(0.0, moment - steady.now()), _RETRY_FIRST_S
         turn.timer = asyncio.get_running_loop().call_later(delay, self.ask, key)

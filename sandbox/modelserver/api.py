@@ -73,8 +73,10 @@ async def _watch(host: Host, reader: asyncio.StreamReader, writer: asyncio.Strea
     changes: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     def changed(name: str, status: Status | None) -> None:
-        if changes.qsize() > _QUEUE:
-            writer.close()
+        if changes.qsize() >= _QUEUE:
+            writer.transport.abort()  # to close it would wait until it has read what was written
+            host.forget(changed)
+            return
         changes.put_nowait({"gone": name} if status is None else {"server": to_json(status)})
 
     host.listen(changed)

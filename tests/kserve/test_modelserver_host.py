@@ -18,9 +18,11 @@ import psutil
 import pytest
 
 from sandbox.errors import InvalidSpec
+from sandbox.modelserver import api
 from sandbox.modelserver.client import Client, HostUnreachable, servers
 from sandbox.modelserver.host import Host
 from sandbox.modelserver.spec import BACKING_OFF, READY, STOPPED, Spec, Status, spec_from
+from sandbox.modelserver.wire import address
 from sandbox.processes import marked, process_of
 from tests.waiting import wait_for
 
@@ -324,6 +326,32 @@ def test_with_the_file_of_processes_unreadable_servers_are_started_again(
     assert killable.ready()["pid"] != before["pid"]
     assert process_of(before["pid"]) is None
     assert killable.ready()["port"] == before["port"]
+
+
+async def test_a_watcher_that_never_reads_is_cut_off_and_others_are_not(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "_QUEUE", 100)
+    server = await api.listen(host)
+    with address(tmp_path) as path:
+        _, deaf = await asyncio.open_unix_connection(path, limit=1)
+        reader, writer = await asyncio.open_unix_connection(path)
+    for watching in (deaf, writer):
+        watching.write(b'{"op":"watch"}\n')
+    assert await reader.readline() == b'{"synced":true}\n'
+    assert len(host._listeners) == 2
+    told = 0
+    while len(host._listeners) == 2:
+        for listener in list(host._listeners):
+            listener("ns/m", Status("ns/m", "uid", READY, log="x" * 4096))
+        assert json.loads(await reader.readline())["server"]["id"] == "ns/m"
+        told += 1
+        assert told < 1000, "it is never cut off"
+    host.put(spec(command=("sleep", "3600"), args=()))
+    assert json.loads(await reader.readline())["server"]["id"] == "ns/m-predictor-00001"
+    writer.close()
+    deaf.close()
+    server.close()
 
 
 async def test_a_server_that_fails_its_liveness_probe_is_started_again(host: Host) -> None:

@@ -230,6 +230,17 @@ def test_a_taken_port_is_gone_around(home: Path, monkeypatch: pytest.MonkeyPatch
         assert is_answering(url)
 
 
+def test_a_part_whose_port_is_taken_while_it_is_away_comes_back_on_another(home: Path) -> None:
+    command(home, "up")
+    url, pid, supervisor = endpoints(home)["kfp"]["url"], part(home)["pid"], endpoints(home)["pid"]
+    os.kill(supervisor, signal.SIGSTOP)
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: is_refused(url), "its port is free")
+    with socket.create_server(("127.0.0.1", int(url.rsplit(":", 1)[1]))):
+        os.kill(supervisor, signal.SIGCONT)
+        wait_for(lambda: endpoints(home)["kfp"]["url"] != url and is_answering(endpoints(home)["kfp"]["url"]), "kfp")
+
+
 def test_a_part_that_cannot_start_fails_up_in_words(home: Path) -> None:
     (home / "kfp").mkdir(parents=True)
     (home / "kfp" / "kfp.sqlite").write_bytes(b"this is no database, " * 1000)
