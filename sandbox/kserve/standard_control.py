@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sandbox import steady
 from sandbox.errors import NotFound
 from sandbox.kserve import standard as st
 from sandbox.kserve import standard_decide as decisions
@@ -85,15 +86,15 @@ class StandardControl:
         self, key: Key, service: Document, available: Sequence[Runtime], config: Config
     ) -> tuple[bool, bool]:
         """Decide and act once; whether anything changed, and whether the gateway obeys."""
-        uid, now = service["metadata"]["uid"], time.time()
+        uid, now = service["metadata"]["uid"], steady.now()
         status: Document = service.get("status") or {}
         wish, servers = self._wish(key, service, available, config), self._parts.servers.of(uid)
         known = self._known.get(uid)
         decision = decisions.decide(wish, known, servers, now, self._release)
         self._keep(uid, decision.record)
         obeyed = await self._bring_into_force(key, uid, decision, servers, wish)
-        await self._move_servers(key[0], uid, servers, time.time())
-        statuses = decisions.tell(decision, wish, status, servers, obeyed, _text(now))
+        await self._move_servers(key[0], uid, servers, steady.now())
+        statuses = decisions.tell(decision, wish, status, servers, obeyed, _text(time.time()))
         events = [*story.of_servers(self._seen.get(uid, {}), servers)]
         events += decisions.events(known, decision, wish, status, statuses, self._problems.get(uid, ()))
         self._problems[uid] = decision.problems
@@ -124,7 +125,7 @@ class StandardControl:
         """When time alone changes something."""
         known = self._known.get(uid)
         moment = st.wake_at(known) if known is not None else None
-        return None if moment is None else max(moment, time.time() + _AGAIN_S)
+        return None if moment is None else max(moment, steady.now() + _AGAIN_S)
 
     def _wish(self, key: Key, service: Document, available: Sequence[Runtime], config: Config) -> StandardWish:
         at = urls(self._parts.router.urls(key), key, service_name(service))
@@ -159,7 +160,7 @@ class StandardControl:
         else:
             obeyed = await self._parts.router.put(describe(key, record, route, servers, wish.timeout_s))
         if obeyed:
-            self._keep(uid, st.put_in_force(record, route, time.time()))
+            self._keep(uid, st.put_in_force(record, route, steady.now()))
         return obeyed
 
     async def _move_servers(self, namespace: str, uid: str, servers: Servers, now: float) -> None:
