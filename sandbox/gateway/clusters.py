@@ -78,7 +78,7 @@ def _cluster(name: str, revision: Revision) -> Document:
             _HTTP_OPTIONS: {
                 "@type": f"type.googleapis.com/{_HTTP_OPTIONS}",
                 "common_http_protocol_options": {"idle_timeout": _UPSTREAM_IDLE},
-                "explicit_http_config": {"http_protocol_options": {}},
+                "explicit_http_config": {"http2_protocol_options" if revision.http2 else "http_protocol_options": {}},
             }
         },
     }

@@ -24,7 +24,9 @@ class Revision:
     """One revision of a service. `weight` is its percentage of the service's traffic.
 
     Not `ready` means no endpoint: requests that its weight, tags or name draw fail with 503, and count as its own.
-    `tags` give it hosts of its own: `<tag>-<host>` for every host of the service.
+    `tags` give it hosts of its own: `<tag>-<host>` for every host of the service. `timeout_s`, where it is given, goes
+    before the service's: how long a response of this revision may take. `http2`: its server speaks HTTP/2 without TLS
+    (a container port named h2c), as gRPC does.
     """
 
     name: str
@@ -33,13 +35,16 @@ class Revision:
     ready: bool = True
     weight: int = 0
     tags: tuple[str, ...] = ()
+    timeout_s: float | None = None
+    http2: bool = False
 
 
 @dataclass(frozen=True)
 class Service:
     """One InferenceService. The weights of its revisions sum to 100, or to 0: then it answers 503.
 
-    It answers to `<name>.<namespace>.localhost`, to `hosts` besides, and below the path `/serving/<namespace>/<name>/`.
+    It answers to `<name>.<namespace>.localhost`, to `hosts` besides, and below the path `/serving/<namespace>/<name>/`;
+    with `component` it is that part of the service which lies behind another one, and answers to `hosts` alone.
     A revision left out of the description is drained: it gets no new request, and goes once it has none in flight.
     """
 
@@ -48,11 +53,12 @@ class Service:
     revisions: tuple[Revision, ...] = ()
     hosts: tuple[str, ...] = ()
     timeout_s: float = 60.0
+    component: str = ""
 
     @property
     def key(self) -> str:
-        """`namespace/name`."""
-        return f"{self.namespace}/{self.name}"
+        """`namespace/name`, with `/component` for one."""
+        return "/".join(part for part in (self.namespace, self.name, self.component) if part)
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,8 @@ def _check_revisions(service: Service, where: str) -> None:
         for text in (revision.name, *revision.tags):
             _require(bool(_LABEL.fullmatch(text)), at, f"{text!r} is not a DNS label")
         _require(bool(_ADDRESS.fullmatch(revision.address)), f"{at}.address", f"{revision.address!r} is not IPv4")
+        limited = revision.timeout_s is None or revision.timeout_s > 0
+        _require(limited, f"{at}.timeout_s", f"{revision.timeout_s} is not above 0")
         lowest = 1 if revision.ready else 0
         _require(lowest <= revision.port <= 65535, f"{at}.port", f"{revision.port} is not a port")
         _require(0 <= revision.weight <= 100, f"{at}.weight", f"{revision.weight} is not within 0 and 100")

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.errors import SandboxError
-from sandbox.kserve import config, manifests, story
+from sandbox.gateway.description import path
+from sandbox.kserve import collection, config, manifests, story
 from sandbox.kserve.client import CLUSTER_RUNTIMES, CONFIG_MAPS, INFERENCE_SERVICES, RUNTIMES, Kubernetes, Unreachable
-from sandbox.kserve.decide import KEEP, RUN, STOP, Decision, decide, put_in_force, wake_at, wanted_servers
+from sandbox.kserve.decide import KEEP, RUN, STOP, Decision, decide, entry, put_in_force, wake_at, wanted_servers
 from sandbox.kserve.following import Followed, Key
-from sandbox.kserve.knative import Document, Knative, Servers
+from sandbox.kserve.knative import Components, Document, Servers
 from sandbox.kserve.mirror import Found
 from sandbox.kserve.mirroring import Mirror
-from sandbox.kserve.predictor import service_name, wish
+from sandbox.kserve.predictor import kinds, wish
 from sandbox.kserve.recorder import Recorder
 from sandbox.kserve.recovery import is_lost, recovered
 from sandbox.kserve.router import Router, describe
@@ -60,6 +61,7 @@ class Controller:
         self._config_maps = Followed(self._kubernetes, CONFIG_MAPS, self._config_changed)
         self._writes = Writes(self._kubernetes, self._services.learn)
         self._config = config.Config()
+        self._retention = collection.Retention()
         self._turns = Turns(self._reconcile)
         self._tasks: set[asyncio.Task[None]] = set()
         self._started = False
@@ -107,16 +109,15 @@ class Controller:
     def _preset(self) -> None:
         """Describe to the gateway what it obeys already, so that the first change takes nothing from the others."""
         for key, service in self._services.objects.items():
-            uid = service["metadata"]["uid"]
-            known = self._known.get(uid)
-            if known is None:
-                name, status = service_name(service), service.get("status") or {}
-                known = recovered(name, status, self._servers.of(uid), time.time())
-                self._keep(uid, known)
-            if known is not None and known.routed:
-                described = describe(key, known, known.routed, self._servers.of(uid))
-                if described is not None:
-                    self._router.preset(described)
+            uid, status = service["metadata"]["uid"], service.get("status") or {}
+            if uid not in self._known:
+                self._keep(uid, recovered(service, self._servers.of(uid), time.time()))
+            known = self._known.get(uid, {})
+            routes = {kind: knative.routed for kind, knative in known.items()}
+            leads_to = entry(kinds(service), routes, status)
+            described = describe(key, known, routes, self._servers.of(uid), leads_to)
+            if described:
+                self._router.preset(key, described)
 
     # What changes, and whom it concerns.
 
@@ -137,10 +138,15 @@ class Controller:
                 self._look_at(key)
 
     def _config_changed(self, changed: Key) -> None:
+        found = self._config_maps.objects.get(changed)
         if changed == (config.NAMESPACE, config.NAME):
-            self._config = config.read(self._config_maps.objects.get(changed))
-            for key in list(self._services.objects):
-                self._look_at(key)
+            self._config = config.read(found)
+        elif changed == (collection.NAMESPACE, collection.NAME):
+            self._retention = collection.read(found)
+        else:
+            return
+        for key in list(self._services.objects):
+            self._look_at(key)
 
     # One service's turn.
 
@@ -161,21 +167,22 @@ class Controller:
     async def _step(self, key: Key, service: Document) -> tuple[bool, bool]:
         """Decide and act once; whether anything changed, and whether the gateway obeys."""
         uid, now = service["metadata"]["uid"], time.time()
-        servers, known = self._servers.of(uid), self._known.get(uid)
+        servers, known = self._servers.of(uid), self._known.get(uid, {})
         wanted = wish(service, self._available(key[0]), self._config, self._router.urls(key))
-        decision = decide(wanted, service.get("status") or {}, known, servers, now, _text(now))
+        status = service.get("status") or {}
+        decision = decide(wanted, status, known, servers, now, _text(now), self._retention)
         events = [*story.of_servers(self._seen.get(uid, {}), servers), *decision.events]
         self._seen[uid] = servers
-        self._keep(uid, decision.knative)
+        self._keep(uid, decision.components)
         in_force = await self._bring_into_force(key, uid, decision, servers)
-        after = self._known.get(uid)
+        after = self._known.get(uid, {})
         await self._move_servers(key[0], uid, servers, now)
         for document in decision.statuses:
             if self._overtaken(key, service):
                 break  # what is asked for now goes before the story of how it came to what was asked for before
             await self._writes.status(service, document)
-        if decision.knative is not None and after is not None:
-            events += story.of_route(decision.knative, after)
+        for kind, knative in decision.components.items():
+            events += story.of_route(knative, after.get(kind, knative))
         for event in events:
             self._recorder.record(service, event)
         self._show(key, service)
@@ -186,49 +193,49 @@ class Controller:
         newest = self._services.objects.get(key)
         return newest is None or newest["metadata"].get("generation") != service["metadata"].get("generation")
 
-    def _keep(self, uid: str, knative: Knative | None) -> None:
+    def _keep(self, uid: str, components: Components) -> None:
         """The record is on disk before anything is done that follows from it."""
-        if knative == self._known.get(uid):
+        if components == self._known.get(uid, {}):
             return
-        self._store.save(uid, knative)
-        if knative is None:
-            self._known.pop(uid, None)
+        self._store.save(uid, components)
+        if components:
+            self._known[uid] = components
         else:
-            self._known[uid] = knative
+            self._known.pop(uid, None)
 
     async def _bring_into_force(self, key: Key, uid: str, decision: Decision, servers: Servers) -> bool:
-        knative = decision.knative
-        if knative is None:
+        if not decision.components:
             return await self._router.remove(key)
-        if not decision.route:
+        if not any(decision.routes.values()):
             return True
-        described = describe(key, knative, decision.route, servers)
-        if described is None or not await self._router.put(described):
+        described = describe(key, decision.components, decision.routes, servers, decision.entry)
+        if described is None or not await self._router.put(key, described):
             return False
-        self._keep(uid, put_in_force(knative, decision.route))
+        self._keep(uid, put_in_force(decision.components, decision.routes))
         return True
 
     def _show(self, key: Key, service: Document) -> None:
         uid = service["metadata"]["uid"]
-        known = self._known.get(uid)
-        if known is None or not known.revisions:
+        known = self._known.get(uid, {})
+        if not any(knative.revisions for knative in known.values()):
             self._mirror.show(uid, None)
         else:
             urls = self._router.urls(key)
             self._mirror.show(uid, Found(service, known, self._servers.told_of(uid), urls, self._home))
 
     async def _move_servers(self, namespace: str, uid: str, servers: Servers, now: float) -> None:
-        known = self._known.get(uid)
+        known = self._known.get(uid, {})
         draining = frozenset(name for space, name in self._router.draining if space == namespace)
-        actions = wanted_servers(known, now, self._scale_down_s, draining) if known is not None else {}
+        actions = wanted_servers(known, now, self._scale_down_s, draining)
+        revisions = {revision.name: revision for knative in known.values() for revision in knative.revisions}
+        peers = {f"{knative.name}.{namespace}": path(namespace, knative.name) for knative in known.values()}
         for name, action in actions.items():
-            server = servers.get(name)
+            server, revision = servers.get(name), revisions[name]
             running = server is not None and server.running
-            revision = known.revision(name) if known is not None else None
-            if revision is None or action == KEEP or running == (action == RUN):
+            if action == KEEP or running == (action == RUN):
                 continue
             if not is_lost(revision):
-                await self._servers.run_server(namespace, uid, revision, action == RUN)
+                await self._servers.run_server(namespace, uid, revision, action == RUN, peers)
             elif action == STOP:
                 await self._servers.remove(f"{namespace}/{name}")
         await self._remove_servers({f"{namespace}/{name}" for name in servers} - wanted_names(namespace, known))
@@ -239,14 +246,13 @@ class Controller:
         if service is None:
             await self._remove_orphans()
             return
-        self._keep(service["metadata"]["uid"], None)
+        self._keep(service["metadata"]["uid"], {})
         self._seen.pop(service["metadata"]["uid"], None)
         self._mirror.show(service["metadata"]["uid"], None)
         await self._writes.remove_finalizer(service)
 
     def _next_look(self, uid: str) -> float | None:
-        known = self._known.get(uid)
-        moments = [wake_at(known, self._servers.of(uid), self._scale_down_s) if known is not None else None]
+        moments = [wake_at(self._known.get(uid, {}), self._servers.of(uid), self._scale_down_s)]
         moments.append(time.time() + _DRAIN_S if self._router.draining else None)
         return min((moment for moment in moments if moment is not None), default=None)
 
@@ -259,7 +265,7 @@ class Controller:
     async def _remove_orphans(self) -> None:
         wanted: set[str] = set()
         for key, service in self._services.objects.items():
-            wanted |= wanted_names(key[0], self._known.get(service["metadata"]["uid"]))
+            wanted |= wanted_names(key[0], self._known.get(service["metadata"]["uid"], {}))
         await self._remove_servers(set(self._servers.statuses) - wanted)
 
     async def _remove_servers(self, names: set[str]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.kserve.client import Kind
-from sandbox.kserve.knative import Document, Knative, Revision, referenced
+from sandbox.kserve.knative import Components, Document, Knative, Revision, referenced
 from sandbox.kserve.status import Urls, traffic
 from sandbox.modelserver.spec import BACKING_OFF, STOPPED, STOPPING, Status
 
@@ -30,7 +30,7 @@ class Found:
     """What there is of one InferenceService."""
 
     service: Document
-    knative: Knative
+    components: Components
     servers: Mapping[str, Status]
     urls: Urls
     home: Path
@@ -39,27 +39,31 @@ class Found:
 def documents(found: Found) -> dict[Name, Document]:
     """Every object that mirrors it, by kind, namespace and name; the `status` in each goes to its subresource."""
     namespace = found.service["metadata"]["namespace"]
-    made: dict[Name, Document] = {(KNATIVE_SERVICES, namespace, found.knative.name): _knative_service(found)}
-    active = referenced(found.knative)
-    for revision in found.knative.revisions:
-        made[REVISIONS, namespace, revision.name] = _revision(found, revision, revision.name in active)
-        server = found.servers.get(revision.name)
-        if server is not None and server.state not in (STOPPED, STOPPING):
-            pod = _pod(found, revision, server)
-            made[PODS, namespace, pod["metadata"]["name"]] = pod
+    made: dict[Name, Document] = {}
+    for knative in found.components.values():
+        if not knative.revisions:
+            continue
+        made[KNATIVE_SERVICES, namespace, knative.name] = _knative_service(found, knative)
+        active = referenced(knative)
+        for revision in knative.revisions:
+            document = _revision(found, knative, revision, revision.name in active)
+            made[REVISIONS, namespace, revision.name] = document
+            server = found.servers.get(revision.name)
+            if server is not None and server.state not in (STOPPED, STOPPING):
+                pod = _pod(found, revision, server)
+                made[PODS, namespace, pod["metadata"]["name"]] = pod
     return made
 
 
-def _knative_service(found: Found) -> Document:
-    knative = found.knative
+def _knative_service(found: Found, knative: Knative) -> Document:
     latest = knative.revisions[-1].template.document
     asked = [_target(target.percent, target.latest, target.revision, target.tag) for target in knative.traffic]
     status: Document = {
         "observedGeneration": knative.observed,
         "latestCreatedRevisionName": knative.latest_created,
         "latestReadyRevisionName": knative.latest_ready,
-        "traffic": traffic(knative.routed, found.urls),
-        "url": found.urls.predictor,
+        "traffic": traffic(knative.name, knative.routed, found.urls),
+        "url": found.urls.component.format(name=knative.name),
         "conditions": [_condition("Ready", bool(knative.routed))],
     }
     template = {"metadata": _part(latest, "annotations", "labels"), "spec": latest["spec"]}
@@ -74,10 +78,10 @@ def _target(percent: int, latest: bool, revision: str, tag: str) -> Document:
     return entry | ({"revisionName": revision} if revision else {}) | ({"tag": tag} if tag else {})
 
 
-def _revision(found: Found, revision: Revision, active: bool) -> Document:
+def _revision(found: Found, knative: Knative, revision: Revision, active: bool) -> Document:
     labels = {"serving.knative.dev/routingState": "active" if active else "reserve"}
     document = _object(found, "serving.knative.dev/v1", "Revision", revision.name, labels)
-    document["metadata"]["labels"] |= {"serving.knative.dev/service": found.knative.name}
+    document["metadata"]["labels"] |= {"serving.knative.dev/service": knative.name}
     condition = _condition("Ready", revision.ready)
     if revision.failed:
         condition |= {"reason": "RevisionFailed", "message": revision.failed}

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from sandbox.errors import SandboxError
 from sandbox.kserve.config import STORAGE_URI_ANNOTATION
-from sandbox.kserve.knative import Failure, Knative, Revision, Server, Servers
+from sandbox.kserve.knative import Components, Failure, Revision, Server, Servers
+from sandbox.kserve.transformer import reachable
 from sandbox.modelserver.client import Client
+from sandbox.modelserver.command import GATEWAY_VARIABLE
 from sandbox.modelserver.spec import Spec, Status
 
 _PAUSE_S = 0.2
 _DEFAULT_PORT = 8080
+# Knative's own probe of a container that names none: whether it takes a connection.
+_CONNECTS = {"tcpSocket": {}}
 
 _logger = logging.getLogger(__name__)
 
@@ -48,9 +52,11 @@ class ModelServers:
         """The same, as the host tells it."""
         return {one.id.partition("/")[2]: one for one in self.statuses.values() if one.owner == owner}
 
-    async def run_server(self, namespace: str, owner: str, revision: Revision, running: bool) -> None:
-        """Have a revision's server run, or scaled to zero."""
-        await self._client.put(spec_of(namespace, owner, revision, running))
+    async def run_server(
+        self, namespace: str, owner: str, revision: Revision, running: bool, peers: Mapping[str, str]
+    ) -> None:
+        """Have a revision's server run, or scaled to zero; `peers` are paths at the gateway, see `spec_of`."""
+        await self._client.put(spec_of(namespace, owner, revision, running, peers))
 
     async def remove(self, name: str) -> None:
         """End a server and forget it; `name` is "<namespace>/<revision>"."""
@@ -90,8 +96,13 @@ class ModelServers:
             self._changed(owner)
 
 
-def spec_of(namespace: str, owner: str, revision: Revision, running: bool) -> Spec:
-    """What the host is told of a revision."""
+def spec_of(namespace: str, owner: str, revision: Revision, running: bool, peers: Mapping[str, str]) -> Spec:
+    """What the host is told of a revision.
+
+    `peers` has, by `<service>.<namespace>`, the path at which the gateway leads to another component: a transformer
+    that is given a predictor's name in the cluster finds it there.
+    """
+    hosts = {name: f"$({GATEWAY_VARIABLE}){path}" for name, path in peers.items()}
     document = revision.template.document
     container = document["spec"]["containers"][0]
     ports = [port.get("containerPort") for port in container.get("ports") or [] if port.get("containerPort")]
@@ -99,12 +110,12 @@ def spec_of(namespace: str, owner: str, revision: Revision, running: bool) -> Sp
         id=f"{namespace}/{revision.name}",
         owner=owner,
         command=tuple(container["command"]),
-        args=tuple(container.get("args") or ()),
-        env={entry["name"]: str(entry.get("value", "")) for entry in container.get("env") or []},
+        args=tuple(reachable(word, hosts) for word in container.get("args") or ()),
+        env={entry["name"]: reachable(str(entry.get("value", "")), hosts) for entry in container.get("env") or []},
         port=ports[0] if ports else _DEFAULT_PORT,
         preload=revision.template.preload,
         storage_uri=document["annotations"].get(STORAGE_URI_ANNOTATION, ""),
-        probe=container.get("readinessProbe"),
+        probe=container.get("readinessProbe") or (_CONNECTS if revision.template.http2 else None),
         working_dir=container.get("workingDir", ""),
         start_deadline_s=revision.deadline - revision.created,
         grace_s=float(document["spec"].get("terminationGracePeriodSeconds") or 10),
@@ -112,9 +123,11 @@ def spec_of(namespace: str, owner: str, revision: Revision, running: bool) -> Sp
     )
 
 
-def wanted_names(namespace: str, knative: Knative | None) -> frozenset[str]:
+def wanted_names(namespace: str, components: Components) -> frozenset[str]:
     """Names of the servers that the host may hold for a service."""
-    return frozenset(f"{namespace}/{revision.name}" for revision in knative.revisions) if knative else frozenset()
+    return frozenset(
+        f"{namespace}/{revision.name}" for knative in components.values() for revision in knative.revisions
+    )
 
 
 def _server(status: Status) -> Server:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sandbox.kserve.knative import Knative, Revision, Target, Template
+from sandbox.kserve.knative import Components, Knative, Revision, Target, Template
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS services (uid TEXT PRIMARY KEY, record TEXT NOT NULL)"
 
@@ -30,22 +30,22 @@ class Store:
                 part.replace(part.with_name(f"unreadable.{part.name}"))
             self._connection = _open(path)
 
-    def load(self) -> dict[str, Knative]:
+    def load(self) -> dict[str, Components]:
         """Every record by uid; one that makes no sense is left out."""
-        found: dict[str, Knative] = {}
+        found: dict[str, Components] = {}
         for uid, record in self._connection.execute("SELECT uid, record FROM services"):
             try:
-                found[uid] = knative_from(json.loads(record))
-            except (ValueError, KeyError, TypeError) as error:
+                found[uid] = {kind: knative_from(part) for kind, part in json.loads(record).items()}
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 _logger.error("the record of %s cannot be read: %s", uid, error)
         return found
 
-    def save(self, uid: str, knative: Knative | None) -> None:
-        """Keep a record, or with None forget it."""
-        if knative is None:
+    def save(self, uid: str, components: Components) -> None:
+        """Keep a record; an empty one is forgotten."""
+        if not components:
             self._connection.execute("DELETE FROM services WHERE uid = ?", (uid,))
             return
-        record = json.dumps(asdict(knative), separators=(",", ":"))
+        record = json.dumps({kind: asdict(part) for kind, part in components.items()}, separators=(",", ":"))
         self._connection.execute("INSERT OR REPLACE INTO services VALUES (?, ?)", (uid, record))
 
     def close(self) -> None:

@@ -49,6 +49,9 @@ def of_knative(before: Knative | None, after: Knative) -> Iterator[Event]:
         if revision.failed and not (was and was.failed):
             text = f'Latest created revision "{revision.name}" has failed'
             yield Event("LatestCreatedFailed", text, "Configuration", name, warning=True)
+    kept = {revision.name for revision in after.revisions}
+    for name in [name for name in old if name not in kept]:
+        yield Event("RevisionCollected", f"Revision {name} deleted: nothing has led to it for longer than is retained")
     yield from of_route(before, after)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from sandbox.errors import SandboxError
 from sandbox.modelserver import probe
 from sandbox.modelserver import spec as states
-from sandbox.modelserver.command import Command, command
+from sandbox.modelserver.command import Command, command, gateway
 from sandbox.modelserver.process import Process
 from sandbox.modelserver.spec import Failure, Spec, Status
 
@@ -48,6 +48,7 @@ class Server:
         status: Status | None = None,
     ) -> None:
         self.spec = spec
+        self._home = home
         self.log = home / "logs" / "servers" / f"{spec.slug}.log"
         self.work = home / "modelserver" / "work" / spec.slug
         fresh = Status(spec.id, spec.owner, states.STOPPED, log=str(self.log))
@@ -117,7 +118,7 @@ class Server:
             return Failure(1, str(error), loading=True)
         self._prepare_folders()
         port = self._free_port(self.status.port)
-        what = command(self.spec, port, model)
+        what = command(self.spec, port, model, gateway(self._home))
         offset = self.log.stat().st_size if self.log.exists() else 0
         self._tell(state=states.STARTING, port=port, started=time.time(), pid=0)
         # Shielded: a process that comes up while this is cancelled must still be found, to be ended.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,18 @@ class Sandbox:
 
     def post(self, path: str, body: Document) -> Document:
         return self._json(self.api.post(path, json=body))
+
+    @contextlib.contextmanager
+    def config_map(self, namespace: str, name: str, data: dict[str, str]) -> Iterator[None]:
+        """A ConfigMap, as long as the context lasts."""
+        if self.api.get(f"/api/v1/namespaces/{namespace}").is_error:
+            self.namespace(namespace)
+        path = f"/api/v1/namespaces/{namespace}/configmaps"
+        self.post(path, {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name}, "data": data})
+        try:
+            yield
+        finally:
+            self.api.delete(f"{path}/{name}").raise_for_status()
 
     def namespace(self, name: str) -> Namespace:
         """A namespace of its own for one test."""

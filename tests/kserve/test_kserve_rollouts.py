@@ -177,21 +177,29 @@ def test_an_annotation_makes_a_revision_and_kubectls_own_does_not(ns: Namespace)
 
 def test_keys_on_the_config_maps_list_make_no_revision(ns: Namespace) -> None:
     listed = '{"serviceAnnotationDisallowedList": ["example.com/state"]}'
-    api = ns.sandbox.api
-    path = "/api/v1/namespaces/kserve/configmaps"
-    body = {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "inferenceservice-config"}}
-    if api.get("/api/v1/namespaces/kserve").is_error:
-        kserve = {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "kserve"}}
-        ns.sandbox.post("/api/v1/namespaces", kserve)
-    ns.sandbox.post(path, body | {"data": {"inferenceService": listed}})
-    try:
+    with ns.sandbox.config_map("kserve", "inferenceservice-config", {"inferenceService": listed}):
         ns.create("one")
         ns.settled({"01": 100})
         ns.annotate("example.com/state", "x")
         ns.annotate("example.com/other", "x")
         assert len(ns.settled({"02": 100})["status"]["conditions"]) == 8
-    finally:
-        api.delete(f"{path}/inferenceservice-config").raise_for_status()
+
+
+def test_idle_revisions_are_collected_as_knatives_config_map_says(ns: Namespace) -> None:
+    settings = {f"retain-since-{what}-time": "disabled" for what in ("create", "last-active")}
+    ns.create("one")
+    ns.settled({"01": 100})
+    ns.deploy("two", None)
+    ns.settled({"02": 100})
+    with ns.sandbox.config_map(
+        "knative-serving",
+        "config-gc",
+        settings | dict.fromkeys(("min-non-active-revisions", "max-non-active-revisions"), "0"),
+    ):
+        wait(lambda: sorted(ns.servers()) == ["m-predictor-00002"], "the idle revision is collected")
+        revisions = f"/apis/serving.knative.dev/v1/namespaces/{ns.name}/revisions"
+        wait(lambda: len(ns.items(revisions)) == 1, "and shown no more")
+    wait(lambda: "RevisionCollected" in ns.events(), "an event tells it")
 
 
 @pytest.mark.parametrize("percent", [400, -5])
