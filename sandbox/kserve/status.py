@@ -68,10 +68,8 @@ def propagate(
         status["observedGeneration"] = observed
     if names.runtime:
         status["clusterServingRuntimeName" if names.cluster else "servingRuntimeName"] = names.runtime
-    if not whole:
-        kept = {key: previous[key] for key in ("url", "address") if key in previous}
-        return status | kept | {"conditions": marked}
-    return _across(status, marked, tuple(records), names.urls, now)
+    status |= {key: previous[key] for key in ("url", "address") if key in previous}
+    return _across(status, marked, tuple(records), names.urls, now) if whole else status | {"conditions": marked}
 
 
 def refused(

@@ -210,6 +210,11 @@ class Namespace:
         found = servers(self.sandbox.home)
         return {one["id"].partition("/")[2]: one for one in found if one["id"].startswith(f"{self.name}/")}
 
+    def revisions_in_access_log(self) -> set[str]:
+        """Which revisions have answered for this namespace so far, as the gateway's log has it."""
+        lines = (self.sandbox.home / "logs" / "access.log").read_text(encoding="utf-8").splitlines()
+        return {entry["revision"] for entry in map(json.loads, lines) if entry["namespace"] == self.name}
+
     def client(self) -> Client:
         return Client(self.sandbox.envoy.port)
 
