@@ -53,6 +53,7 @@ class Controller:
         self._router = Router(home)
         self._servers = ModelServers(home, self._owner_changed)
         self._seen: dict[str, Servers] = {}
+        self._told: dict[Key, str] = {}
         self._recorder = Recorder(self._kubernetes)
         self._mirror = Mirror(self._kubernetes)
         self._services = Followed(self._kubernetes, INFERENCE_SERVICES, self._look_at)
@@ -73,6 +74,7 @@ class Controller:
             for loop in (*(one.run() for one in followed), self._servers.run(), self._recorder.run()):
                 group.create_task(loop)
             group.create_task(self._router.sweep())
+            group.create_task(self._servers.note_times())
             group.create_task(self._mirror.run())
             for ready in (*(one.synced for one in followed), self._servers.synced):
                 await ready.wait()
@@ -183,6 +185,10 @@ class Controller:
             await self._writes.status(service, document)
         for kind, knative in decision.components.items():
             events += story.of_route(knative, after.get(kind, knative))
+        trouble = self._router.trouble.get(key, "")
+        if trouble and trouble != self._told.get(key):
+            events.append(story.of_gateway(trouble))
+        self._told[key] = trouble
         for event in events:
             self._recorder.record(service, event)
         self._show(key, service)
@@ -243,6 +249,7 @@ class Controller:
     async def _finish(self, key: Key, service: Document | None) -> None:
         """Take a deleted service out of traffic, end its servers, let go of the object."""
         await self._router.remove(key)
+        self._told.pop(key, None)
         if service is None:
             await self._remove_orphans()
             return

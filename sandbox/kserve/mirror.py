@@ -5,20 +5,25 @@ A Pod stands for a model server; its annotation says where the log lies, so that
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sandbox.kserve.client import Kind
-from sandbox.kserve.knative import Components, Document, Knative, Revision, referenced
+from sandbox.kserve.knative import Components, Document, Knative, Revision, child_name, referenced
 from sandbox.kserve.status import Urls, traffic
 from sandbox.modelserver.spec import BACKING_OFF, STOPPED, STOPPING, Status
 
 PODS = Kind("v1", "pods")
 KNATIVE_SERVICES = Kind("serving.knative.dev/v1", "services")
 REVISIONS = Kind("serving.knative.dev/v1", "revisions")
-MIRRORED = (KNATIVE_SERVICES, REVISIONS, PODS)
+DEPLOYMENTS = Kind("apps/v1", "deployments")
+MIRRORED = (KNATIVE_SERVICES, REVISIONS, DEPLOYMENTS, PODS)
+# Kinds of which more than the metadata changes.
+CHANGING = (KNATIVE_SERVICES, DEPLOYMENTS)
+_REVISION_LABEL = "serving.knative.dev/revision"
 LOG_ANNOTATION = "sandbox.kanary.dev/log"
 SERVICE_LABEL = "serving.kserve.io/inferenceservice"
 
@@ -49,6 +54,8 @@ def documents(found: Found) -> dict[Name, Document]:
             document = _revision(found, knative, revision, revision.name in active)
             made[REVISIONS, namespace, revision.name] = document
             server = found.servers.get(revision.name)
+            deployment = _deployment(found, revision, server)
+            made[DEPLOYMENTS, namespace, deployment["metadata"]["name"]] = deployment
             if server is not None and server.state not in (STOPPED, STOPPING):
                 pod = _pod(found, revision, server)
                 made[PODS, namespace, pod["metadata"]["name"]] = pod
@@ -89,24 +96,43 @@ def _revision(found: Found, knative: Knative, revision: Revision, active: bool) 
     return document | {"spec": revision.template.document["spec"], "status": status}
 
 
+def _deployment(found: Found, revision: Revision, server: Status | None) -> Document:
+    """What `kubectl logs deployment/...` finds the pod by."""
+    running = int(server is not None and server.state not in (STOPPED, STOPPING))
+    ready = int(server is not None and server.ready)
+    chosen = {_REVISION_LABEL: revision.name}
+    template = {"metadata": {"labels": {"app": revision.name} | chosen}, "spec": {"containers": [_container(revision)]}}
+    name = child_name(revision.name, "-deployment")
+    return _object(found, "apps/v1", "Deployment", name, {"app": revision.name} | chosen) | {
+        "spec": {"replicas": running, "selector": {"matchLabels": chosen}, "template": template},
+        "status": {"replicas": running, "readyReplicas": ready, "availableReplicas": ready, "updatedReplicas": running},
+    }
+
+
+def _container(revision: Revision) -> Document:
+    container = revision.template.document["spec"]["containers"][0]
+    plain = {key: container[key] for key in ("image", "command", "args", "env") if key in container}
+    return {"name": container.get("name") or "kserve-container"} | plain
+
+
 def _pod(found: Found, revision: Revision, server: Status) -> Document:
     owner = str(found.service["metadata"]["uid"]).replace("-", "")
     name = f"{revision.name}-deployment-{revision.template.digest[:10]}-{owner[:5]}"
-    labels = {"app": revision.name, "serving.knative.dev/revision": revision.name}
+    labels = {"app": revision.name, _REVISION_LABEL: revision.name}
     document = _object(found, "v1", "Pod", name, revision.template.document["labels"] | labels)
     log = Path(server.log)
     if log.is_relative_to(found.home):
         document["metadata"]["annotations"] = {LOG_ANNOTATION: str(log.relative_to(found.home))}
     container = revision.template.document["spec"]["containers"][0]
-    plain = {key: container[key] for key in ("image", "command", "args", "env") if key in container}
-    status = {
+    status: Document = {
         "phase": "Running" if server.pid else "Pending",
         "conditions": [_condition("Ready", server.ready)],
         "containerStatuses": [_container_status(server, container)],
         "podIP": "127.0.0.1",
     }
-    spec = {"containers": [{"name": container.get("name") or "kserve-container"} | plain]}
-    return document | {"spec": spec, "status": status}
+    if server.started:
+        status["startTime"] = _text(server.started)
+    return document | {"spec": {"containers": [_container(revision)]}, "status": status}
 
 
 def _container_status(server: Status, container: Document) -> Document:
@@ -114,7 +140,7 @@ def _container_status(server: Status, container: Document) -> Document:
     if server.state == BACKING_OFF:
         state = {"waiting": {"reason": "CrashLoopBackOff"}}
     elif server.pid:
-        state = {"running": {}}
+        state = {"running": {"startedAt": _text(server.started)}}
     status: Document = {
         "name": container.get("name") or "kserve-container",
         "image": container.get("image", ""),
@@ -142,6 +168,10 @@ def _object(found: Found, version: str, kind: str, name: str, labels: Mapping[st
     marked = dict(labels) | {SERVICE_LABEL: metadata["name"]}
     place: dict[str, Any] = {"name": name, "namespace": metadata["namespace"]}
     return {"apiVersion": version, "kind": kind, "metadata": place | {"labels": marked, "ownerReferences": [owner]}}
+
+
+def _text(moment: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
 
 
 def _condition(kind: str, holds: bool) -> Document:

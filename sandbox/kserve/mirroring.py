@@ -8,7 +8,7 @@ import logging
 from sandbox.errors import SandboxError
 from sandbox.kserve.client import Kubernetes, Refused
 from sandbox.kserve.knative import Document
-from sandbox.kserve.mirror import KNATIVE_SERVICES, MIRRORED, SERVICE_LABEL, Found, Name, documents
+from sandbox.kserve.mirror import CHANGING, MIRRORED, SERVICE_LABEL, Found, Name, documents
 
 # Several changes in a row are written once, after what matters has been.
 _PAUSE_S = 0.1
@@ -84,7 +84,7 @@ class Mirror:
             if new:
                 await self._client.create(kind, namespace, content)
             else:
-                changing = ("metadata", "spec") if kind == KNATIVE_SERVICES else ("metadata",)
+                changing = ("metadata", "spec") if kind in CHANGING else ("metadata",)
                 await self._client.patch(kind, namespace, called, {key: content[key] for key in changing})
         except Refused as refused:
             if refused.code not in (404, 409):

@@ -26,10 +26,15 @@ _logger = logging.getLogger(__name__)
 
 
 class Router:
-    """The gateway's descriptions by service. `draining`: revisions, as namespace and name, that may have requests."""
+    """The gateway's descriptions by service.
+
+    `draining`: revisions, as namespace and name, that may have requests. `trouble`: why a service is not served as
+    described, until it is.
+    """
 
     def __init__(self, home: Path) -> None:
         self.draining: frozenset[tuple[str, str]] = frozenset()
+        self.trouble: dict[Key, str] = {}
         self._home = home
         self._gateway: Gateway | None = None
         self._ports = (0, 0)
@@ -47,6 +52,7 @@ class Router:
             check(described)  # by itself: what is wrong with one service must not hold up the others
         except SandboxError as error:
             _logger.error("the gateway cannot serve %s/%s: %s", *key, error)
+            self.trouble[key] = f"the gateway cannot serve it: {error.message}"
             return False
         self._services[key] = described
         return await self._apply(key)
@@ -92,13 +98,16 @@ class Router:
                 applied = await asyncio.to_thread(self._connected().apply, services)
             except NotFound as error:
                 _logger.warning("traffic is not in force: %s", error)
+                self.trouble[key] = error.message
                 return False
             self._drains(applied.draining)
             if applied.in_force:
+                self.trouble.clear()
                 self._in_force = described
                 await asyncio.to_thread(write_targets, self._home, scraped(services))
                 return True
             _logger.warning("traffic is not in force: %s", applied.reason)
+            self.trouble[key] = applied.reason
             return False
 
     def _connected(self) -> Gateway:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from sandbox import logtimes
 from sandbox.errors import SandboxError
 from sandbox.kserve.config import STORAGE_URI_ANNOTATION
 from sandbox.kserve.knative import Components, Failure, Revision, Server, Servers
@@ -17,6 +18,7 @@ from sandbox.modelserver.command import GATEWAY_VARIABLE
 from sandbox.modelserver.spec import Spec, Status
 
 _PAUSE_S = 0.2
+_NOTE_S = 5.0
 _DEFAULT_PORT = 8080
 # Knative's own probe of a container that names none: whether it takes a connection.
 _CONNECTS = {"tcpSocket": {}}
@@ -30,6 +32,7 @@ class ModelServers:
     def __init__(self, home: Path, changed: Callable[[str], None]) -> None:
         self.synced = asyncio.Event()
         self.statuses: dict[str, Status] = {}
+        self._sizes: dict[Path, int] = {}
         self._home = home
         self._client = Client(home)
         self._changed = changed
@@ -43,6 +46,13 @@ class ModelServers:
                 _logger.warning("%s", error.message)
             self._lose_sight()
             await asyncio.sleep(_PAUSE_S)
+
+    async def note_times(self) -> None:
+        """Note now and then how far every log has come, for `kubectl logs --since`, until cancelled."""
+        while True:
+            await asyncio.sleep(_NOTE_S)
+            for log in [Path(status.log) for status in self.statuses.values() if status.log and status.pid]:
+                await asyncio.to_thread(self._note, log)
 
     def of(self, owner: str) -> Servers:
         """The servers of one service by revision."""
@@ -69,6 +79,12 @@ class ModelServers:
     async def close(self) -> None:
         """Close the connection."""
         await self._client.close()
+
+    def _note(self, log: Path) -> None:
+        size = log.stat().st_size if log.exists() else 0
+        if size != self._sizes.get(log):
+            self._sizes[log] = size
+            logtimes.mark(log)
 
     async def _follow(self) -> None:
         seen: dict[str, Status] = {}

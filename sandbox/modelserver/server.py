@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
+from sandbox import logtimes
 from sandbox.errors import SandboxError
 from sandbox.modelserver import probe
 from sandbox.modelserver import spec as states
@@ -120,6 +121,7 @@ class Server:
         port = self._free_port(self.status.port)
         what = command(self.spec, port, model, gateway(self._home))
         offset = self.log.stat().st_size if self.log.exists() else 0
+        logtimes.begin(self.log)
         self._tell(state=states.STARTING, port=port, started=time.time(), pid=0)
         # Shielded: a process that comes up while this is cancelled must still be found, to be ended.
         self._starting = asyncio.ensure_future(self._start_process(what, self.spec, self.work, self.log))

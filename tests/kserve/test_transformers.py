@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ PREDICTOR: Document = {"containers": [{"name": "kserve-container", "command": ["
 TRANSFORMER: Document = {"containers": [{"name": "kserve-container", "command": ["transform"], "args": ["--x"]}]}
 
 
-def service(transformer: Document | None, predictor: Document = PREDICTOR, **annotations: str) -> Document:
+def service(transformer: Document | None, predictor: Document = PREDICTOR, **annotations: Any) -> Document:
     spec = {"predictor": predictor} | ({"transformer": transformer} if transformer is not None else {})
     return {"metadata": {"name": "m", "namespace": "ns", "annotations": annotations}, "spec": spec}
 
@@ -142,7 +143,7 @@ def test_a_transformer_that_crashes_blocks_neither_predictor_nor_its_own_predece
 def test_a_stopped_service_stops_its_transformer() -> None:
     world = World()
     play(world, service(TRANSFORMER))
-    state = play(world, service(TRANSFORMER, **{"serving.kserve.io/stop": "true"}))
+    state = play(world, service(TRANSFORMER, PREDICTOR, **{"serving.kserve.io/stop": "true"}))
     assert (state["TransformerReady"], state["Stopped"], world.servers) == ("False Stopped", "True", {})
     assert play(world, service(TRANSFORMER))["Ready"] == "True"
 
