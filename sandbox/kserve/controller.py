@@ -14,7 +14,7 @@ from typing import Any
 
 from sandbox.errors import SandboxError
 from sandbox.gateway.description import path
-from sandbox.kserve import collection, config, manifests, story
+from sandbox.kserve import collection, config, manifests, scaler, story
 from sandbox.kserve.client import CLUSTER_RUNTIMES, CONFIG_MAPS, INFERENCE_SERVICES, RUNTIMES, Kubernetes, Unreachable
 from sandbox.kserve.decide import KEEP, RUN, STOP, Decision, decide, entry, put_in_force, wake_at, wanted_servers
 from sandbox.kserve.following import Followed, Key
@@ -26,6 +26,7 @@ from sandbox.kserve.recorder import Recorder
 from sandbox.kserve.recovery import is_lost, recovered
 from sandbox.kserve.router import Router, describe
 from sandbox.kserve.runtimes import preload, runtimes
+from sandbox.kserve.scaler import Rest, Scaler
 from sandbox.kserve.servers import ModelServers, wanted_names
 from sandbox.kserve.store import Store
 from sandbox.kserve.turns import Turns
@@ -54,6 +55,7 @@ class Controller:
         self._servers = ModelServers(home, self._owner_changed)
         self._seen: dict[str, Servers] = {}
         self._told: dict[Key, str] = {}
+        self._scaler = Scaler(self._router, self._look_at)
         self._recorder = Recorder(self._kubernetes)
         self._mirror = Mirror(self._kubernetes)
         self._services = Followed(self._kubernetes, INFERENCE_SERVICES, self._look_at)
@@ -74,6 +76,7 @@ class Controller:
             for loop in (*(one.run() for one in followed), self._servers.run(), self._recorder.run()):
                 group.create_task(loop)
             group.create_task(self._router.sweep())
+            group.create_task(self._scaler.run())
             group.create_task(self._servers.note_times())
             group.create_task(self._mirror.run())
             for ready in (*(one.synced for one in followed), self._servers.synced):
@@ -95,6 +98,7 @@ class Controller:
         self._turns.close()
         await self._servers.close()
         await self._kubernetes.close()
+        self._scaler.close()
         self._router.close()
         self._store.close()
 
@@ -145,6 +149,8 @@ class Controller:
             self._config = config.read(found)
         elif changed == (collection.NAMESPACE, collection.NAME):
             self._retention = collection.read(found)
+        elif changed == (scaler.NAMESPACE, scaler.NAME):
+            self._scaler.scaling = scaler.read(found)
         else:
             return
         for key in list(self._services.objects):
@@ -172,13 +178,14 @@ class Controller:
         servers, known = self._servers.of(uid), self._known.get(uid, {})
         wanted = wish(service, self._available(key[0]), self._config, self._router.urls(key))
         status = service.get("status") or {}
-        decision = decide(wanted, status, known, servers, now, _text(now), self._retention)
-        events = [*story.of_servers(self._seen.get(uid, {}), servers), *decision.events]
+        rest = await self._scaler.attend(key, known, servers)
+        decision = decide(wanted, status, known, rest.as_ready(servers), now, _text(now), self._retention)
+        events = [*story.of_servers(self._seen.get(uid, {}), servers, frozenset(rest.ports)), *decision.events]
         self._seen[uid] = servers
         self._keep(uid, decision.components)
-        in_force = await self._bring_into_force(key, uid, decision, servers)
+        in_force = await self._bring_into_force(key, uid, decision, servers, rest)
         after = self._known.get(uid, {})
-        await self._move_servers(key[0], uid, servers, now)
+        await self._move_servers(key[0], uid, servers, now, rest)
         for document in decision.statuses:
             if self._overtaken(key, service):
                 break  # what is asked for now goes before the story of how it came to what was asked for before
@@ -209,12 +216,12 @@ class Controller:
         else:
             self._known.pop(uid, None)
 
-    async def _bring_into_force(self, key: Key, uid: str, decision: Decision, servers: Servers) -> bool:
+    async def _bring_into_force(self, key: Key, uid: str, decision: Decision, servers: Servers, rest: Rest) -> bool:
         if not decision.components:
             return await self._router.remove(key)
         if not any(decision.routes.values()):
             return True
-        described = describe(key, decision.components, decision.routes, servers, decision.entry)
+        described = describe(key, decision.components, decision.routes, servers, decision.entry, rest.ports)
         if described is None or not await self._router.put(key, described):
             return False
         self._keep(uid, put_in_force(decision.components, decision.routes))
@@ -229,10 +236,10 @@ class Controller:
             urls = self._router.urls(key)
             self._mirror.show(uid, Found(service, known, self._servers.told_of(uid), urls, self._home))
 
-    async def _move_servers(self, namespace: str, uid: str, servers: Servers, now: float) -> None:
+    async def _move_servers(self, namespace: str, uid: str, servers: Servers, now: float, rest: Rest) -> None:
         known = self._known.get(uid, {})
         draining = frozenset(name for space, name in self._router.draining if space == namespace)
-        actions = wanted_servers(known, now, self._scale_down_s, draining)
+        actions = wanted_servers(known, now, self._scale_down_s, draining, rest.asleep)
         revisions = {revision.name: revision for knative in known.values() for revision in knative.revisions}
         peers = {f"{knative.name}.{namespace}": path(namespace, knative.name) for knative in known.values()}
         for name, action in actions.items():
@@ -250,6 +257,7 @@ class Controller:
         """Take a deleted service out of traffic, end its servers, let go of the object."""
         await self._router.remove(key)
         self._told.pop(key, None)
+        await self._scaler.attend(key, {}, {})
         if service is None:
             await self._remove_orphans()
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from sandbox.kserve import knative as kn
 from sandbox.kserve import status as st
@@ -112,8 +113,16 @@ def put_in_force(components: Components, routes: Mapping[str, tuple[Target, ...]
     return {kind: replace(knative, routed=routes.get(kind, knative.routed)) for kind, knative in components.items()}
 
 
-def wanted_servers(known: Components, now: float, scale_down_s: float, draining: frozenset[str]) -> dict[str, str]:
+def wanted_servers(
+    known: Components,
+    now: float,
+    scale_down_s: float,
+    draining: frozenset[str],
+    asleep: Mapping[str, bool] = MappingProxyType({}),
+) -> dict[str, str]:
     """What to do with the server of each revision: RUN, STOP, or KEEP as it is.
+
+    Those `asleep` need none although something leads to them; False where that is not to be stopped yet.
 
     A revision that nothing leads to any more is stopped `scale_down_s` seconds later, as Knative scales it to zero
     whatever its min-scale says; one that never answered, at once.
@@ -122,7 +131,9 @@ def wanted_servers(known: Components, now: float, scale_down_s: float, draining:
     for knative in known.values():
         active = kn.referenced(knative)
         for revision in knative.revisions:
-            if revision.name in active:
+            if revision.name in active and revision.name in asleep:
+                found[revision.name] = STOP if asleep[revision.name] else KEEP
+            elif revision.name in active:
                 found[revision.name] = RUN
             elif revision.name in draining:
                 found[revision.name] = KEEP

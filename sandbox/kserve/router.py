@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from sandbox.errors import NotFound, SandboxError
 from sandbox.gateway.description import DOMAIN, Revision, RevisionKey, Service, check, host, path
@@ -74,6 +75,10 @@ class Router:
             direct=f"http://127.0.0.1:{port}{path(namespace, '{name}')}",
         )
 
+    async def activity(self, keys: Sequence[RevisionKey]) -> dict[RevisionKey, tuple[int, int]]:
+        """How many requests revisions have had and have in flight; nothing of those that Envoy says nothing of."""
+        return await asyncio.to_thread(self._gateway.activity, keys) if keys and self._gateway is not None else {}
+
     async def sweep(self) -> None:
         """Let go of drained revisions, for ever."""
         while True:
@@ -132,16 +137,22 @@ def scraped(services: Iterable[Service]) -> list[Scraped]:
 
 
 def describe(
-    key: Key, components: Components, routes: Mapping[str, tuple[Target, ...]], servers: Servers, entry: str
+    key: Key,
+    components: Components,
+    routes: Mapping[str, tuple[Target, ...]],
+    servers: Servers,
+    entry: str,
+    held: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[Service, ...] | None:
     """What the gateway is told for `routes`; None while a revision in them has no port.
 
     The service's own host and path lead to the component `entry`; each answers to the name of its Knative Service.
+    `held`: ports where requests wait for revisions whose servers are scaled to zero.
     """
     described: list[Service] = []
     for kind, knative in components.items():
         route = routes.get(kind, ())
-        revisions = _revisions(knative, route, servers)
+        revisions = _revisions(knative, route, servers, held)
         if revisions is None:
             return None
         hosts = tuple(f"{knative.name}.{key[0]}.{domain}" for domain in (DOMAIN, "svc.cluster.local"))
@@ -150,16 +161,19 @@ def describe(
     return tuple(described)
 
 
-def _revisions(knative: Knative, route: Sequence[Target], servers: Servers) -> tuple[Revision, ...] | None:
+def _revisions(
+    knative: Knative, route: Sequence[Target], servers: Servers, held: Mapping[str, int]
+) -> tuple[Revision, ...] | None:
     weights, tagged = shares(route), tags(route)
     found: list[Revision] = []
     for name, weight in weights.items():
         server = servers.get(name)
-        if server is None or not server.port:
+        port = held.get(name) or (server.port if server is not None else 0)
+        if not port:
             if weight or name in tagged:
                 return None
             continue
-        found.append(_revision(name, knative, server.port, weight, tagged.get(name, ())))
+        found.append(_revision(name, knative, port, weight, tagged.get(name, ())))
     return tuple(found)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from sandbox import logtimes
 from sandbox.errors import SandboxError
 from sandbox.kserve.config import STORAGE_URI_ANNOTATION
-from sandbox.kserve.knative import Components, Failure, Revision, Server, Servers
+from sandbox.kserve.knative import Components, Document, Failure, Revision, Server, Servers
 from sandbox.kserve.transformer import reachable
 from sandbox.modelserver.client import Client
 from sandbox.modelserver.command import GATEWAY_VARIABLE
@@ -21,7 +21,7 @@ _PAUSE_S = 0.2
 _NOTE_S = 5.0
 _DEFAULT_PORT = 8080
 # Knative's own probe of a container that names none: whether it takes a connection.
-_CONNECTS = {"tcpSocket": {}}
+_CONNECTS: Document = {"tcpSocket": {}}
 
 _logger = logging.getLogger(__name__)
 

@@ -94,8 +94,8 @@ def of_status(name: str, before: Document, after: Document) -> Iterator[Event]:
         yield Event("InferenceServiceNotReady", text, warning=True)
 
 
-def of_servers(before: Servers, after: Servers) -> Iterator[Event]:
-    """What happened to the model servers."""
+def of_servers(before: Servers, after: Servers, resting: frozenset[str] = frozenset()) -> Iterator[Event]:
+    """What happened to the model servers; those of the revisions `resting` are at zero for lack of requests."""
     for revision, server in sorted(after.items()):
         was = before.get(revision)
         if server.failure is not None and (was is None or _newer(was, server)):
@@ -110,7 +110,10 @@ def of_servers(before: Servers, after: Servers) -> Iterator[Event]:
         elif was is not None and server.ready and was.failure is not None and not was.ready:
             yield Event("Recovered", f"Server of revision {revision} answers again")
         if was is not None and server.state == "stopped" and was.state != "stopped":
-            yield Event("ScaledToZero", f"Server of revision {revision} stopped: nothing leads to it")
+            why = "nobody asks for it; the next request starts it" if revision in resting else "nothing leads to it"
+            yield Event("ScaledToZero", f"Server of revision {revision} stopped: {why}")
+        elif was is not None and was.state == "stopped" and server.running and revision in resting:
+            yield Event("ScaledFromZero", f"Server of revision {revision} starts: there is a request for it")
 
 
 def of_gateway(reason: str) -> Event:

@@ -27,6 +27,11 @@ def _events(ns: Namespace) -> list[Document]:
     return sorted(mine, key=lambda event: int(event["metadata"]["resourceVersion"]))
 
 
+def expect(ns: Namespace, kind: str, reason: str, *words: str) -> None:
+    """Wait until such an event is told."""
+    wait(lambda: says(ns, kind, reason, *words), f"{reason}: {words}")
+
+
 def says(ns: Namespace, kind: str, reason: str, *words: str) -> bool:
     return any(event[:2] == (kind, reason) and all(word in event[2] for word in words) for event in told(ns))
 
@@ -48,7 +53,7 @@ def test_deployment_canary_promotion_and_rollback_can_be_read_from_the_events(ns
         ("Promoted", ("m-predictor-00002 takes all traffic, from m-predictor-00001 (had 90 %)",)),
         ("RolledBack", ("All traffic is with m-predictor-00001 again, none with m-predictor-00002 (had 100 %)",)),
     ):
-        wait(lambda reason=reason, words=words: says(ns, "Normal", reason, *words), f"{reason} is told")
+        expect(ns, "Normal", reason, *words)
     ns.deploy("three", None)
     ns.settled({"03": 100})
     wait(lambda: says(ns, "Normal", "RolledOut", "m-predictor-00003 takes all traffic"), "a rollout without a canary")
@@ -75,10 +80,14 @@ def test_an_event_that_has_expired_is_told_anew(ns: Namespace) -> None:
     ns.settled({"01": 100})
     for crash in (1, 2):
         os.kill(ns.servers()["m-predictor-00001"]["pid"], signal.SIGKILL)
-        wait(lambda crash=crash: ns.servers()["m-predictor-00001"]["restarts"] == crash, "it is restarted")
+        _restarted(ns, crash)
         wait(lambda: ns.servers()["m-predictor-00001"]["ready"], "it is back")
         wait(lambda: says(ns, "Warning", "BackOff", "exit code 137"), "the crash is told")
         path = f"/api/v1/namespaces/{ns.name}/events"
         for event in ns.items(path):
             if event["reason"] == "BackOff":
                 ns.sandbox.api.delete(f"{path}/{event['metadata']['name']}").raise_for_status()
+
+
+def _restarted(ns: Namespace, times: int) -> None:
+    wait(lambda: ns.servers()["m-predictor-00001"]["restarts"] == times, "it is restarted")
