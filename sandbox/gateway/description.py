@@ -26,7 +26,8 @@ class Revision:
     Not `ready` means no endpoint: requests that its weight, tags or name draw fail with 503, and count as its own.
     `tags` give it hosts of its own: `<tag>-<host>` for every host of the service. `timeout_s`, where it is given, goes
     before the service's: how long a response of this revision may take. `http2`: its server speaks HTTP/2 without TLS
-    (a container port named h2c), as gRPC does.
+    (a container port named h2c), as gRPC does. `concurrency`, where it is not 0: how many requests its server gets at
+    once; more of them wait.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Revision:
     tags: tuple[str, ...] = ()
     timeout_s: float | None = None
     http2: bool = False
+    concurrency: int = 0
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ def _check_revisions(service: Service, where: str) -> None:
         _require(bool(_ADDRESS.fullmatch(revision.address)), f"{at}.address", f"{revision.address!r} is not IPv4")
         limited = revision.timeout_s is None or revision.timeout_s > 0
         _require(limited, f"{at}.timeout_s", f"{revision.timeout_s} is not above 0")
+        _require(revision.concurrency >= 0, f"{at}.concurrency", f"{revision.concurrency} is below 0")
         lowest = 1 if revision.ready else 0
         _require(lowest <= revision.port <= 65535, f"{at}.port", f"{revision.port} is not a port")
         _require(0 <= revision.weight <= 100, f"{at}.weight", f"{revision.weight} is not within 0 and 100")

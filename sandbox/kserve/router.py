@@ -187,4 +187,5 @@ def _revision(name: str, knative: Knative, port: int, weight: int, tagged: tuple
         tags=tagged,
         timeout_s=float(spec.get("timeout") or _TIMEOUT_S),
         http2=record is not None and record.template.http2,
+        concurrency=int(spec.get("containerConcurrency") or 0),
     )

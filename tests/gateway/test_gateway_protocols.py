@@ -230,6 +230,30 @@ def test_each_revision_has_its_own_timeout_and_the_split_stays(
     assert client.get(host=f"prev-{HOST}").status == 200
 
 
+def test_a_revision_gets_no_more_requests_at_once_than_it_may_and_none_is_lost(
+    gateway: Gateway, envoy: Envoy, upstream: Start
+) -> None:
+    server = upstream("m-00001")
+    server.delay_s = 0.05
+    serve(gateway, server.port, concurrency=3)
+
+    def ask(_: int) -> int:
+        client = Client(envoy.port)
+        try:
+            return client.get(host=HOST).status
+        finally:
+            client.close()
+
+    with futures.ThreadPoolExecutor(20) as callers:
+        assert set(callers.map(ask, range(40))) == {200}
+    assert server.most_at_once == 3
+    server.most_at_once = 0
+    serve(gateway, server.port)
+    with futures.ThreadPoolExecutor(20) as callers:
+        assert set(callers.map(ask, range(40))) == {200}
+    assert server.most_at_once > 3
+
+
 def test_a_component_behind_another_one_answers_to_its_own_hosts_alone(
     gateway: Gateway, upstream: Start, client: Client
 ) -> None:
