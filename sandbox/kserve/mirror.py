@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sandbox.kserve import revisionstatus
 from sandbox.kserve.client import Kind
 from sandbox.kserve.knative import Components, Document, Knative, Revision, child_name, referenced
 from sandbox.kserve.status import Urls, traffic
@@ -71,7 +72,7 @@ def _knative_service(found: Found, knative: Knative) -> Document:
         "latestReadyRevisionName": knative.latest_ready,
         "traffic": traffic(knative.name, knative.routed, found.urls),
         "url": found.urls.component.format(name=knative.name),
-        "conditions": [_condition("Ready", bool(knative.routed))],
+        "conditions": revisionstatus.of_service(knative),
     }
     template = {"metadata": _part(latest, "annotations", "labels"), "spec": latest["spec"]}
     return _object(found, "serving.knative.dev/v1", "Service", knative.name, {}) | {
@@ -89,10 +90,10 @@ def _revision(found: Found, knative: Knative, revision: Revision, active: bool) 
     labels = {"serving.knative.dev/routingState": "active" if active else "reserve"}
     document = _object(found, "serving.knative.dev/v1", "Revision", revision.name, labels)
     document["metadata"]["labels"] |= {"serving.knative.dev/service": knative.name}
-    condition = _condition("Ready", revision.ready)
-    if revision.failed:
-        condition |= {"reason": "RevisionFailed", "message": revision.failed}
-    status = {"conditions": [condition]}
+    server = found.servers.get(revision.name)
+    runs = server is not None and server.state not in (STOPPED, STOPPING)
+    exit_code = server.failure.exit_code if server is not None and server.failure is not None else 0
+    status = {"conditions": revisionstatus.of_revision(revision, runs, exit_code)}
     return document | {"spec": revision.template.document["spec"], "status": status}
 
 

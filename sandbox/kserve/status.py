@@ -160,13 +160,19 @@ def _component(known: Document, knative: Knative, kind: str, urls: Urls) -> Docu
     return found
 
 
-def _states(knative: Knative, kind: str) -> dict[str, State]:
-    """The Knative Service's conditions under the names that KServe gives them, in the order in which it sets them."""
+def states(knative: Knative) -> tuple[State, State, State]:
+    """The Knative Service's conditions: Ready, RoutesReady, ConfigurationsReady."""
     configuration, route = _configuration(knative), _route(knative)
     overall = State(TRUE)
     for state in (configuration, route):
         worse = state.status == FALSE or (state.status == UNKNOWN and overall.status != FALSE)
         overall = state if worse else overall
+    return overall, route, configuration
+
+
+def _states(knative: Knative, kind: str) -> dict[str, State]:
+    """The same under the names that KServe gives them, in the order in which it sets them."""
+    overall, route, configuration = states(knative)
     name = kind.capitalize()
     return {_ready(kind): overall, f"{name}RouteReady": route, f"{name}ConfigurationReady": configuration}
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from sandbox.kserve import collection
+from sandbox.kserve import collection, revisionstatus
 from sandbox.kserve.collection import Retention, collect
 from sandbox.kserve.knative import Document, child_name
 from sandbox.kserve.runtimes import Runtime
@@ -287,6 +288,34 @@ def test_revisions_of_a_long_name_are_shortened_as_knative_does_it() -> None:
     assert len(name) == 63
     assert name == child_name("m" * 50 + "-predictor", "-00001")
     assert (name[:25], name[-6:]) == ("m" * 25, "-00001")
+
+
+def test_knatives_own_conditions_are_those_that_were_recorded() -> None:
+    service = Service()
+    service.apply(starting=True)
+    starting = dict(of_revision(service, 0))
+    assert starting["Ready"] == starting["ContainerHealthy"] == "Unknown Deploying"
+    assert starting["Active"].startswith("Unknown Queued: Requests to the target are being buffered")
+    service.apply()
+    assert dict(of_revision(service, 0)) == dict.fromkeys(
+        ("Active", "ContainerHealthy", "Ready", "ResourcesAvailable"), "True"
+    )
+    service.apply(version="2", server="exits 3", percent=10)
+    service.world.now += 601
+    service.world.reconcile(service.document)
+    failed = dict(of_revision(service, 1))
+    assert failed["Ready"] == failed["ContainerHealthy"] == "False ExitCode3: Container failed with: cannot load\n"
+    assert failed["ResourcesAvailable"].startswith("False ProgressDeadlineExceeded: ReplicaSet")
+    described = {one["type"]: one for one in revisionstatus.of_service(service.world.known["predictor"])}
+    assert described["Ready"]["reason"] == described["ConfigurationsReady"]["reason"] == "RevisionFailed"
+    assert described["RoutesReady"] == {"type": "RoutesReady", "status": "True"}
+
+
+def of_revision(service: Service, number: int) -> Iterator[tuple[str, str]]:
+    revision = service.world.known["predictor"].revisions[number]
+    for one in revisionstatus.of_revision(revision, runs=True, exit_code=3):
+        text = f" {one['reason']}" if "reason" in one else ""
+        yield one["type"], one["status"] + text + (f": {one['message']}" if "message" in one else "")
 
 
 def grown(retention: Retention, count: int = 5) -> Service:
