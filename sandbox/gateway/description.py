@@ -27,7 +27,7 @@ class Revision:
     `tags` give it hosts of its own: `<tag>-<host>` for every host of the service. `timeout_s`, where it is given, goes
     before the service's: how long a response of this revision may take. `http2`: its server speaks HTTP/2 without TLS
     (a container port named h2c), as gRPC does. `concurrency`, where it is not 0: how many requests its server gets at
-    once; more of them wait.
+    once; more of them wait. `stand_in`: the port is not its server's but of somebody who holds requests for it.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Revision:
     timeout_s: float | None = None
     http2: bool = False
     concurrency: int = 0
+    stand_in: bool = False
 
 
 @dataclass(frozen=True)

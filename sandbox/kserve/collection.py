@@ -56,7 +56,8 @@ def read(config_map: Mapping[str, Any] | None) -> Retention:
 def collect(knative: Knative, retention: Retention, now: float) -> Knative:
     """The record without the revisions that Knative would delete now."""
     limits = (retention.most, retention.since_created_s, retention.since_active_s)
-    idle = sorted((one for one in knative.revisions if not _is_active(one, knative)), key=_last_active)
+    active = referenced(knative) | {knative.latest_ready}
+    idle = sorted((one for one in knative.revisions if not _is_active(one, active)), key=_last_active)
     if all(limit is None for limit in limits) or len(idle) <= retention.least:
         return knative
     stale = [one for one in idle if _is_stale(one, retention, now)][: len(idle) - retention.least]
@@ -66,9 +67,9 @@ def collect(knative: Knative, retention: Retention, now: float) -> Knative:
     return replace(knative, revisions=tuple(one for one in knative.revisions if one.name not in gone))
 
 
-def _is_active(revision: Revision, knative: Knative) -> bool:
+def _is_active(revision: Revision, active: frozenset[str]) -> bool:
     kept = revision.template.document["annotations"].get(KEEP_ANNOTATION, "").lower() == "true"
-    return kept or revision.name == knative.latest_ready or revision.name in referenced(knative)
+    return kept or revision.name in active
 
 
 def _is_stale(revision: Revision, retention: Retention, now: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -128,11 +129,12 @@ class Router:
 
 
 def scraped(services: Iterable[Service]) -> list[Scraped]:
-    """Where Prometheus finds the numbers of every revision's own server."""
+    """Where Prometheus finds the numbers of every revision's own server; to ask one at zero would wake it."""
     return [
         Scraped(service.namespace, service.name, revision.name, revision.port, revision.address)
         for service in services
         for revision in service.revisions
+        if not revision.stand_in
     ]
 
 
@@ -173,7 +175,8 @@ def _revisions(
             if weight or name in tagged:
                 return None
             continue
-        found.append(_revision(name, knative, port, weight, tagged.get(name, ())))
+        made = _revision(name, knative, port, weight, tagged.get(name, ()))
+        found.append(replace(made, stand_in=name in held))
     return tuple(found)
 
 

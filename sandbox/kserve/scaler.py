@@ -93,7 +93,8 @@ class Scaler:
         asleep: dict[str, bool] = {}
         known = {one for one in self._watched if (one.namespace, one.service) == key}
         for knative in components.values():
-            for revision in [one for one in knative.revisions if one.name in referenced(knative)]:
+            active = referenced(knative)
+            for revision in [one for one in knative.revisions if one.name in active]:
                 name = RevisionKey(*key, revision.name)
                 if not may_rest(revision, self.scaling):
                     continue

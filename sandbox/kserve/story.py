@@ -38,6 +38,7 @@ def of_knative(before: Knative | None, after: Knative) -> Iterator[Event]:
     if before is None or not before.generation:
         yield Event("Created", f'Created Configuration "{name}"', "Service", name)
         yield Event("Created", f'Created Route "{name}"', "Service", name)
+        yield Event("FinalizerUpdate", f'Updated "{name}" finalizers', "Route", name)
     old = {revision.name: revision for revision in before.revisions} if before else {}
     for revision in after.revisions:
         was = old.get(revision.name)

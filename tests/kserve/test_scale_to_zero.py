@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +14,7 @@ from sandbox.kserve import scaler
 from sandbox.kserve.activator import MOST, Activator
 from sandbox.kserve.knative import Revision, Template
 from sandbox.kserve.scaler import Scaling, may_rest
+from sandbox.prometheus.config import targets_file
 from tests.kserve.rig import DEADLINE_S, Namespace, component, ready, wait
 
 KEY = RevisionKey("ns", "m", "m-predictor-00001")
@@ -81,10 +83,12 @@ def resting(ns: Namespace) -> Iterator[Namespace]:
 def test_an_idle_server_ends_and_many_requests_at_once_bring_it_back(resting: Namespace) -> None:
     status = resting.get()["status"]
     assert ready(status)
+    wait(lambda: "m-predictor-00002" not in _scraped(resting), "nobody wakes it for its numbers")
     assert component(status)["latestReadyRevision"] == "m-predictor-00002"
     with ThreadPoolExecutor(20) as callers:
         answers = list(callers.map(lambda _: resting.ask(), range(20)))
     assert set(answers) == {(200, "m-predictor-00002")}
+    wait(lambda: "m-predictor-00002" in _scraped(resting) or _state(resting) == "stopped", "it is scraped again")
     wait(lambda: {"ScaledToZero", "ScaledFromZero"} <= set(resting.events()), "events tell it")
     wait(lambda: _state(resting) == "stopped", "and to zero again")
 
@@ -111,3 +115,9 @@ def test_a_service_at_zero_is_still_there_for_a_restarted_controller(resting: Na
 
 def _state(ns: Namespace) -> str:
     return str(ns.servers().get("m-predictor-00002", {}).get("state"))
+
+
+def _scraped(ns: Namespace) -> set[str]:
+    """The revisions of this namespace whose servers Prometheus is sent to."""
+    found = json.loads(targets_file(ns.sandbox.home).read_text(encoding="utf-8"))
+    return {one["labels"]["revision"] for one in found if one["labels"]["namespace"] == ns.name}
