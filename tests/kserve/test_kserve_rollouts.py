@@ -280,5 +280,19 @@ def test_a_deleted_service_leaves_no_server_and_no_route(ns: Namespace) -> None:
     assert answer["predictions"] == ["two"]
 
 
+def test_deleting_a_service_during_a_canary_answers_404_from_then_on_and_breaks_nothing(ns: Namespace) -> None:
+    ns.create("one")
+    ns.settled({"01": 100})
+    ns.deploy("two", 50)
+    ns.settled({"01": 50, "02": 50})
+    with ns.load() as load:
+        wait(lambda: len({answer.revision for answer in load.answers}) == 2, "both revisions answer")
+        ns.delete()
+        wait(lambda: bool(load.failed), "it answers no more")
+        wait(lambda: ns.servers() == {}, "the servers are gone")
+    assert load.broken == []
+    assert {answer.status for answer in load.failed} == {404}
+
+
 def _answers(ns: Namespace) -> bool:
     return ns.ask()[0] == 200
