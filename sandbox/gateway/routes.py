@@ -104,6 +104,9 @@ def _entries(services: list[Service]) -> Iterator[_Entry]:
 def _virtual_host(entry: _Entry, hosts: tuple[str, ...]) -> tuple[Document, str]:
     """The virtual host and its digest. Kept: most services are the same from one description to the next."""
     document = {"name": hosts[0], "domains": list(hosts), "routes": list(_routes(entry)), "retry_policy": _RETRY}
+    if not entry.service.component:
+        named = {"kserve-isvc-name": entry.service.name, "kserve-isvc-namespace": entry.service.namespace}
+        document["request_headers_to_add"] = [_header(name, value) for name, value in named.items()]
     return document, digest(document)
 
 

@@ -265,6 +265,8 @@ def test_a_component_behind_another_one_answers_to_its_own_hosts_alone(
     ]
     assert gateway.apply(described).in_force
     assert client.get(host=HOST).revision == "m-transformer-00001"
+    told = {name: entry.heads[-1][name] for name in ("kserve-isvc-name", "kserve-isvc-namespace")}
+    assert told == {"kserve-isvc-name": "m", "kserve-isvc-namespace": "default"}
     assert client.get("/serving/default/m/").revision == "m-transformer-00001"
     assert client.get("/serving/default/m-predictor/v1/models/m").revision == "m-predictor-00001"
     assert json.loads(client.get(host="n.default.localhost").body)["reason"] == "no-service"
