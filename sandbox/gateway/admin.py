@@ -17,10 +17,13 @@ _TIMEOUT_S = 1.0
 
 @dataclass(frozen=True)
 class ClusterState:
-    """The endpoints (`address:port`) of a cluster that Envoy uses, and the requests they have in flight or waiting."""
+    """The endpoints (`address:port`) of a cluster that Envoy uses, the requests they have in flight or waiting, and how
+    many they have had.
+    """
 
     addresses: tuple[str, ...]
     active: int
+    total: int = 0
 
 
 class Peer:
@@ -88,12 +91,18 @@ def cluster_states(admin: Peer, names: Iterable[str]) -> dict[str, ClusterState]
 def parse_clusters(text: str) -> dict[str, ClusterState]:
     """What admin `/clusters` says, in its lines `name::address:port::field::value` and `name::field::value`."""
     found: dict[str, dict[str, int]] = {}
+    totals: dict[str, int] = {}
     for line in text.splitlines():
         name, *parts = line.split("::")
         endpoints = found.setdefault(name, {})
         if len(parts) == 3 and parts[1] in ("rq_active", "rq_pending_active"):
             endpoints[parts[0]] = endpoints.get(parts[0], 0) + int(parts[2])
-    return {name: ClusterState(tuple(endpoints), sum(endpoints.values())) for name, endpoints in found.items()}
+        elif len(parts) == 3 and parts[1] == "rq_total":
+            totals[name] = totals.get(name, 0) + int(parts[2])
+    return {
+        name: ClusterState(tuple(endpoints), sum(endpoints.values()), totals.get(name, 0))
+        for name, endpoints in found.items()
+    }
 
 
 def rejections(admin: Peer) -> str:

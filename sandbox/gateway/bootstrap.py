@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sandbox.gateway.description import DOMAIN
 from sandbox.gateway.files import Document, Files
-from sandbox.gateway.routes import NAME
+from sandbox.gateway.routes import NAME, STREAM_IDLE_S
 
 LOOPBACK = "127.0.0.1"
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -45,6 +45,24 @@ _ACCESS_LOG = {
 }
 
 
+def _type(name: str) -> str:
+    return f"type.googleapis.com/envoy.extensions.{name}"
+
+
+_PATHS = {
+    "name": "envoy.filters.http.lua",
+    "typed_config": {
+        "@type": _type("filters.http.lua.v3.Lua"),
+        "default_source_code": {"inline_string": _PATH_TO_HOST},
+    },
+}
+_BODY_LIMIT = {
+    "name": "envoy.filters.http.buffer",
+    "typed_config": {"@type": _type("filters.http.buffer.v3.Buffer"), "max_request_bytes": MAX_BODY_BYTES},
+}
+_ROUTER = {"name": "envoy.filters.http.router", "typed_config": {"@type": _type("filters.http.router.v3.Router")}}
+
+
 def bootstrap(files: Files, port: int, admin_port: int) -> Document:
     """The bootstrap document. The listener is part of it, so that a taken port ends Envoy instead of being ignored."""
     return {
@@ -75,23 +93,9 @@ def _listener(files: Files, port: int) -> Document:
             "route_config_name": NAME,
             "config_source": _watched(str(files.routes), str(files.routes.parent)),
         },
-        "http_filters": [
-            {
-                "name": "envoy.filters.http.lua",
-                "typed_config": {
-                    "@type": _type("filters.http.lua.v3.Lua"),
-                    "default_source_code": {"inline_string": _PATH_TO_HOST},
-                },
-            },
-            {
-                "name": "envoy.filters.http.buffer",
-                "typed_config": {"@type": _type("filters.http.buffer.v3.Buffer"), "max_request_bytes": MAX_BODY_BYTES},
-            },
-            {
-                "name": "envoy.filters.http.router",
-                "typed_config": {"@type": _type("filters.http.router.v3.Router")},
-            },
-        ],
+        "http_filters": [_PATHS, _BODY_LIMIT, _ROUTER],
+        # What is upgraded is a stream of bytes both ways, which no limit on a body concerns.
+        "upgrade_configs": [{"upgrade_type": "websocket", "filters": [_PATHS, _ROUTER]}],
         "access_log": [_access_log(str(files.access_log))],
         "local_reply_config": _local_replies(),
         "use_remote_address": True,
@@ -102,7 +106,7 @@ def _listener(files: Files, port: int) -> Document:
         "strip_any_host_port": True,
         "request_headers_timeout": "10s",
         "request_timeout": "60s",
-        "stream_idle_timeout": "300s",
+        "stream_idle_timeout": f"{STREAM_IDLE_S:g}s",
         "delayed_close_timeout": "1s",
     }
     return {
@@ -198,7 +202,3 @@ def _watched(path: str, directory: str) -> Document:
 
 def _address(port: int) -> Document:
     return {"socket_address": {"address": LOOPBACK, "port_value": port}}
-
-
-def _type(name: str) -> str:
-    return f"type.googleapis.com/envoy.extensions.{name}"

@@ -62,6 +62,13 @@ def addresses(cluster: Document) -> tuple[str, ...]:
     )
 
 
+def _limits(revision: Revision) -> Document:
+    """At most so many requests at once; the next ones wait for a connection, or over HTTP/2 are refused."""
+    if not revision.concurrency:
+        return {}
+    return {"max_requests" if revision.http2 else "max_connections": revision.concurrency}
+
+
 @lru_cache(maxsize=8192)
 def _cluster(name: str, revision: Revision) -> Document:
     socket = {"address": revision.address, "port_value": revision.port}
@@ -72,7 +79,7 @@ def _cluster(name: str, revision: Revision) -> Document:
         "type": "STATIC",
         "connect_timeout": _CONNECT_TIMEOUT,
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
-        "circuit_breakers": {"thresholds": [{"max_retries": 1024}]},
+        "circuit_breakers": {"thresholds": [{"max_retries": 1024} | _limits(revision)]},
         "metadata": {"filter_metadata": {"kanary": {"revision": revision.name}}},
         "typed_extension_protocol_options": {
             _HTTP_OPTIONS: {

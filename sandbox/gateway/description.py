@@ -24,8 +24,11 @@ class Revision:
     """One revision of a service. `weight` is its percentage of the service's traffic.
 
     Not `ready` means no endpoint: requests that its weight, tags or name draw fail with 503, and count as its own.
-    `tags` give it hosts of its own: `<tag>-<host>` for every host of the service; `hosts` are further ones. `http2`: it
-    speaks HTTP/2 only, as gRPC does. `metrics_port` is where its numbers are, 0: on its port.
+    `tags` give it hosts of its own: `<tag>-<host>` for every host of the service; `hosts` are further ones.
+    `timeout_s`, where it is given, goes before the service's: how long a response of this revision may take. `http2`:
+    its server speaks HTTP/2 without TLS (a container port named h2c), as gRPC does. `metrics_port` is where its numbers
+    are, 0: on its port. `concurrency`, where it is not 0: how many requests its server gets at once; more of them wait.
+    `stand_in`: the port is not its server's but of somebody who holds requests for it.
     """
 
     name: str
@@ -34,8 +37,11 @@ class Revision:
     ready: bool = True
     weight: int = 0
     tags: tuple[str, ...] = ()
+    timeout_s: float | None = None
     http2: bool = False
     metrics_port: int = 0
+    concurrency: int = 0
+    stand_in: bool = False
     hosts: tuple[str, ...] = ()
 
 
@@ -43,7 +49,8 @@ class Revision:
 class Service:
     """One InferenceService. The weights of its revisions sum to 100, or to 0: then it answers 503.
 
-    It answers to `<name>.<namespace>.localhost`, to `hosts` besides, and below the path `/serving/<namespace>/<name>/`.
+    It answers to `<name>.<namespace>.localhost`, to `hosts` besides, and below the path `/serving/<namespace>/<name>/`;
+    with `component` it is that part of the service which lies behind another one, and answers to `hosts` alone.
     A revision left out of the description is drained: it gets no new request, and goes once it has none in flight.
     """
 
@@ -52,11 +59,12 @@ class Service:
     revisions: tuple[Revision, ...] = ()
     hosts: tuple[str, ...] = ()
     timeout_s: float = 60.0
+    component: str = ""
 
     @property
     def key(self) -> str:
-        """`namespace/name`."""
-        return f"{self.namespace}/{self.name}"
+        """`namespace/name`, with `/component` for one."""
+        return "/".join(part for part in (self.namespace, self.name, self.component) if part)
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,9 @@ def _check_revisions(service: Service, where: str) -> None:
         for name in revision.hosts:
             _require(bool(_HOST.fullmatch(name)), f"{at}.hosts", f"{name!r} is not a lower-case host name")
         _require(bool(_ADDRESS.fullmatch(revision.address)), f"{at}.address", f"{revision.address!r} is not IPv4")
+        limited = revision.timeout_s is None or revision.timeout_s > 0
+        _require(limited, f"{at}.timeout_s", f"{revision.timeout_s} is not above 0")
+        _require(revision.concurrency >= 0, f"{at}.concurrency", f"{revision.concurrency} is below 0")
         lowest = 1 if revision.ready else 0
         _require(lowest <= revision.port <= 65535, f"{at}.port", f"{revision.port} is not a port")
         _require(0 <= revision.weight <= 100, f"{at}.weight", f"{revision.weight} is not within 0 and 100")

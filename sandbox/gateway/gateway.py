@@ -98,6 +98,12 @@ class Gateway:
                 self._retired = {name: since for name, since in self._retired.items() if name not in drained}
             return self._draining()
 
+    def activity(self, keys: Sequence[RevisionKey]) -> dict[RevisionKey, tuple[int, int]]:
+        """How many requests revisions have had, and have in flight or waiting; nothing where Envoy does not answer."""
+        with self._lock:
+            states = admin.cluster_states(self._admin, [str(key) for key in keys]) or {} if keys else {}
+        return {RevisionKey.parse(name): (state.total, state.active) for name, state in states.items()}
+
     def active(self, key: RevisionKey) -> int:
         """How many requests the revision has in flight or waiting; 0 for one that Envoy does not know."""
         with self._lock:

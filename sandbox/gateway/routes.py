@@ -20,8 +20,17 @@ REVISION_HEADER = "kanary-revision"
 # Answered by the gateway itself with the version of the routes that its worker obeys.
 PROBE_PATH = "/-/routes"
 PROBE_HOST = f"gateway.{DOMAIN}"
+# A request on which nothing moves for so long is ended, unless its revision may take longer.
+STREAM_IDLE_S = 300.0
 
 _ANY = {"prefix": "/"}
+# gRPC streams: a body that is collected before it is passed on would never be.
+_UNBUFFERED = {
+    "envoy.filters.http.buffer": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
+        "disabled": True,
+    }
+}
 # The same revision is asked again, never another one, and only for what never reached it: a request that it had begun
 # may be what ended it. Long enough, 4 s at the mean, for a killed model server to be back; each pause is random.
 _RETRY = {
@@ -58,7 +67,8 @@ class _Entry:
         if self.own:
             return self.own
         own = host(self.service.namespace, self.service.name, self.tag)
-        return tuple(dict.fromkeys((own, *(label(name, self.tag) for name in self.service.hosts))))
+        others = tuple(label(name, self.tag) for name in self.service.hosts)
+        return others if self.service.component else tuple(dict.fromkeys((own, *others)))
 
 
 def routing(services: Iterable[Service]) -> Routing:
@@ -100,36 +110,64 @@ def _entries(services: list[Service]) -> Iterator[_Entry]:
 def _virtual_host(entry: _Entry, hosts: tuple[str, ...]) -> tuple[Document, str]:
     """The virtual host and its digest. Kept: most services are the same from one description to the next."""
     document = {"name": hosts[0], "domains": list(hosts), "routes": list(_routes(entry)), "retry_policy": _RETRY}
+    if not entry.service.component:
+        named = {"kserve-isvc-name": entry.service.name, "kserve-isvc-namespace": entry.service.namespace}
+        document["request_headers_to_add"] = [_header(name, value) for name, value in named.items()]
     return document, digest(document)
 
 
 def _routes(entry: _Entry) -> Iterator[Document]:
     service = entry.service
     if entry.revision is not None:
-        yield _route(service, _ANY, {"cluster": str(revision_key(service, entry.revision))})
+        yield _to_revision(service, entry.revision, _ANY)
         return
     for revision in service.revisions:
-        named = _with_header({"string_match": {"exact": revision.name}})
-        yield _route(service, named, {"cluster": str(revision_key(service, revision))})
+        yield _to_revision(service, revision, _with_header({"string_match": {"exact": revision.name}}))
     wrong = f"has no revision of the name in the header {REVISION_HEADER}"
     yield _refusal(service, _with_header({"present_match": True}), 404, "no-revision", wrong)
-    weighted = [
-        {"name": str(revision_key(service, revision)), "weight": revision.weight}
-        for revision in service.revisions
-        if revision.weight
-    ]
-    if weighted:
-        yield _route(service, _ANY, {"weighted_clusters": {"clusters": weighted}})
-    else:
+    weighted = [revision for revision in service.revisions if revision.weight]
+    if not weighted:
         yield _refusal(service, _ANY, 503, "no-ready-revision", "has no revision that is ready to take traffic")
+    elif len({_settings(service, revision) for revision in weighted}) == 1:
+        clusters = [{"name": str(revision_key(service, revision)), "weight": revision.weight} for revision in weighted]
+        yield _route(service, weighted[0], _ANY, {"weighted_clusters": {"clusters": clusters}})
+    else:
+        yield from _by_fraction(service, weighted)
+
+
+def _by_fraction(service: Service, weighted: list[Revision]) -> Iterator[Document]:
+    """The same split with a route for each revision, where they differ in what only a route can say.
+
+    Envoy draws one number a request and asks route after route whether it is below the route's fraction.
+    """
+    share = 0
+    for revision in weighted[:-1]:
+        share += revision.weight
+        fraction = {"default_value": {"numerator": share, "denominator": "HUNDRED"}}
+        yield _to_revision(service, revision, _ANY | {"runtime_fraction": fraction})
+    yield _to_revision(service, weighted[-1], _ANY)
 
 
 def _with_header(test: Document) -> Document:
     return _ANY | {"headers": [{"name": REVISION_HEADER} | test]}
 
 
-def _route(service: Service, match: Document, action: Document) -> Document:
-    return {"match": match, "route": action | {"timeout": f"{service.timeout_s:g}s"}, "metadata": _metadata(service)}
+def _to_revision(service: Service, revision: Revision, match: Document) -> Document:
+    return _route(service, revision, match, {"cluster": str(revision_key(service, revision))})
+
+
+def _settings(service: Service, revision: Revision) -> tuple[float, bool]:
+    """What a route says of the revisions that it leads to: how long an answer may take, and whether it is HTTP/2."""
+    return revision.timeout_s or service.timeout_s, revision.http2
+
+
+def _route(service: Service, revision: Revision, match: Document, action: Document) -> Document:
+    timeout_s, http2 = _settings(service, revision)
+    limits: Document = {"timeout": f"{timeout_s:g}s"}
+    if timeout_s > STREAM_IDLE_S:
+        limits["idle_timeout"] = f"{timeout_s:g}s"
+    made = {"match": match, "route": action | limits, "metadata": _metadata(service)}
+    return made | {"typed_per_filter_config": _UNBUFFERED} if http2 else made
 
 
 def _refusal(service: Service, match: Document, status: int, reason: str, message: str) -> Document:

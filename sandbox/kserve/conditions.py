@@ -55,6 +55,8 @@ def mark(conditions: Sequence[Document], kind: str, state: State, now: str) -> l
         return _set(marked, READY, state, now)
     others = [found for other in DEPENDENTS if (found := get(marked, other)) is not None and other != kind]
     unhappy = [other for other in others if other.status == FALSE]
+    if unhappy and state.status == UNKNOWN:
+        return marked if (get(marked, READY) or state).status == FALSE else _set(marked, READY, unhappy[0], now)
     if unhappy:
         return _set(marked, READY, unhappy[0], now)
     if state.status == UNKNOWN:

@@ -15,22 +15,24 @@ from typing import Any
 
 from sandbox import steady
 from sandbox.errors import SandboxError
-from sandbox.kserve import config, manifests, story
+from sandbox.gateway.description import path
+from sandbox.kserve import collection, config, manifests, scaler, story
 from sandbox.kserve.client import CLUSTER_RUNTIMES, CONFIG_MAPS, INFERENCE_SERVICES, RUNTIMES, Kubernetes, Unreachable
-from sandbox.kserve.decide import KEEP, RUN, STOP, Decision, decide, put_in_force, wake_at, wanted_servers
+from sandbox.kserve.decide import KEEP, RUN, STOP, Decision, decide, entry, put_in_force, wake_at, wanted_servers
 from sandbox.kserve.following import Followed, Key
-from sandbox.kserve.knative import Document, Knative, Servers
+from sandbox.kserve.knative import Components, Document, Servers
 from sandbox.kserve.mirror import Found, documents
 from sandbox.kserve.mirroring import Mirror
-from sandbox.kserve.predictor import service_name, wish
+from sandbox.kserve.predictor import kinds, wish
 from sandbox.kserve.recorder import Recorder
 from sandbox.kserve.recovery import is_lost, recovered
 from sandbox.kserve.router import Router, describe
 from sandbox.kserve.runtimes import preload, runtimes
+from sandbox.kserve.scaler import Rest, Scaler
 from sandbox.kserve.servers import ModelServers, wanted_names
 from sandbox.kserve.standard_control import Parts, StandardControl
 from sandbox.kserve.standard_wish import NEXT_RELEASE
-from sandbox.kserve.store import Store, knative_from
+from sandbox.kserve.store import Store, components_from
 from sandbox.kserve.turns import Turns
 from sandbox.kserve.writes import FINALIZER, Writes
 
@@ -57,11 +59,13 @@ class Controller:
         self._home = home
         self._scale_down_s = scale_down_s
         self._kubernetes = Kubernetes(home / "kubeconfig")
-        self._store = Store(home / "kserve" / "controller.sqlite", knative_from)
+        self._store = Store(home / "kserve" / "controller.sqlite", components_from)
         self._known = self._store.load()
         self._router = Router(home)
         self._servers = ModelServers(home, self._owner_changed)
         self._seen: dict[str, Servers] = {}
+        self._told: dict[Key, str] = {}
+        self._scaler = Scaler(self._router, self._look_at)
         self._recorder = Recorder(self._kubernetes)
         self._mirror = Mirror(self._kubernetes)
         self._services = Followed(self._kubernetes, INFERENCE_SERVICES, self._look_at)
@@ -72,6 +76,7 @@ class Controller:
         parts = Parts(home, self._router, self._servers, self._writes, self._recorder, self._mirror, self._overtaken)
         self._standard = StandardControl(parts, release)
         self._config = config.Config()
+        self._retention = collection.Retention()
         self._turns = Turns(self._reconcile)
         self._tasks: set[asyncio.Task[None]] = set()
         self._started = False
@@ -83,6 +88,8 @@ class Controller:
             for loop in (*(one.run() for one in followed), self._servers.run(), self._recorder.run()):
                 group.create_task(loop)
             group.create_task(self._router.sweep())
+            group.create_task(self._scaler.run())
+            group.create_task(self._servers.note_times())
             group.create_task(self._mirror.run())
             for ready in (*(one.synced for one in followed), self._servers.synced):
                 await ready.wait()
@@ -103,6 +110,7 @@ class Controller:
         self._turns.close()
         await self._servers.close()
         await self._kubernetes.close()
+        self._scaler.close()
         self._router.close()
         self._store.close()
         self._standard.close()
@@ -120,19 +128,18 @@ class Controller:
     def _preset(self) -> None:
         """Describe to the gateway what it obeys already, so that the first change takes nothing from the others."""
         for key, service in self._services.objects.items():
-            uid = service["metadata"]["uid"]
             if self._is_standard(service):
                 self._standard.preset(key, service, self._available(key[0]), self._config)
                 continue
-            known = self._known.get(uid)
-            if known is None:
-                name, status = service_name(service), service.get("status") or {}
-                known = recovered(name, status, self._servers.of(uid), steady.now())
-                self._keep(uid, known)
-            if known is not None and known.routed:
-                described = describe(key, known, known.routed, self._servers.of(uid))
-                if described is not None:
-                    self._router.preset(described)
+            uid, status = service["metadata"]["uid"], service.get("status") or {}
+            if uid not in self._known:
+                self._keep(uid, recovered(service, self._servers.of(uid), steady.now()))
+            known = self._known.get(uid, {})
+            routes = {kind: knative.routed for kind, knative in known.items()}
+            leads_to = entry(kinds(service), routes, status)
+            described = describe(key, known, routes, self._servers.of(uid), leads_to)
+            if described:
+                self._router.preset(key, described)
 
     # What changes, and whom it concerns.
 
@@ -153,10 +160,17 @@ class Controller:
                 self._look_at(key)
 
     def _config_changed(self, changed: Key) -> None:
+        found = self._config_maps.objects.get(changed)
         if changed == (config.NAMESPACE, config.NAME):
-            self._config = config.read(self._config_maps.objects.get(changed))
-            for key in list(self._services.objects):
-                self._look_at(key)
+            self._config = config.read(found)
+        elif changed == (collection.NAMESPACE, collection.NAME):
+            self._retention = collection.read(found)
+        elif changed == (scaler.NAMESPACE, scaler.NAME):
+            self._scaler.scaling = scaler.read(found)
+        else:
+            return
+        for key in list(self._services.objects):
+            self._look_at(key)
 
     # One service's turn.
 
@@ -179,21 +193,27 @@ class Controller:
         if self._is_standard(service):
             return await self._standard.step(key, service, self._available(key[0]), self._config)
         uid, now = service["metadata"]["uid"], steady.now()
-        servers, known = self._servers.of(uid), self._known.get(uid)
+        servers, known = self._servers.of(uid), self._known.get(uid, {})
         wanted = wish(service, self._available(key[0]), self._config, self._router.urls(key))
-        decision = decide(wanted, service.get("status") or {}, known, servers, now, _text(time.time()))
-        events = [*story.of_servers(self._seen.get(uid, {}), servers), *decision.events]
+        status, clock = service.get("status") or {}, _text(time.time())
+        rest = await self._scaler.attend(key, known, servers)
+        decision = decide(wanted, status, known, rest.as_ready(servers), now, clock, self._retention)
+        events = [*story.of_servers(self._seen.get(uid, {}), servers, frozenset(rest.ports)), *decision.events]
         self._seen[uid] = servers
-        self._keep(uid, decision.knative)
-        in_force = await self._bring_into_force(key, uid, decision, servers)
-        after = self._known.get(uid)
-        await self._move_servers(key[0], uid, servers, now)
+        self._keep(uid, decision.components)
+        in_force = await self._bring_into_force(key, uid, decision, servers, rest)
+        after = self._known.get(uid, {})
+        await self._move_servers(key[0], uid, servers, now, rest)
         for document in decision.statuses:
             if self._overtaken(key, service):
                 break  # what is asked for now goes before the story of how it came to what was asked for before
             await self._writes.status(service, document)
-        if decision.knative is not None and after is not None:
-            events += story.of_route(decision.knative, after)
+        for kind, knative in decision.components.items():
+            events += story.of_route(knative, after.get(kind, knative))
+        trouble = self._router.trouble.get(key, "")
+        if trouble and trouble != self._told.get(key):
+            events.append(story.of_gateway(trouble))
+        self._told[key] = trouble
         for event in events:
             self._recorder.record(service, event)
         self._show(key, service)
@@ -207,50 +227,50 @@ class Controller:
         newest = self._services.objects.get(key)
         return newest is None or newest["metadata"].get("generation") != service["metadata"].get("generation")
 
-    def _keep(self, uid: str, knative: Knative | None) -> None:
+    def _keep(self, uid: str, components: Components) -> None:
         """The record is on disk before anything is done that follows from it."""
-        if knative == self._known.get(uid):
+        if components == self._known.get(uid, {}):
             return
-        self._store.save(uid, knative)
-        if knative is None:
-            self._known.pop(uid, None)
+        self._store.save(uid, components)
+        if components:
+            self._known[uid] = components
         else:
-            self._known[uid] = knative
+            self._known.pop(uid, None)
 
-    async def _bring_into_force(self, key: Key, uid: str, decision: Decision, servers: Servers) -> bool:
-        knative = decision.knative
-        if knative is None:
+    async def _bring_into_force(self, key: Key, uid: str, decision: Decision, servers: Servers, rest: Rest) -> bool:
+        if not decision.components:
             return await self._router.remove(key)
-        if not decision.route:
+        if not any(decision.routes.values()):
             return True
-        described = describe(key, knative, decision.route, servers)
-        if described is None or not await self._router.put(described):
+        described = describe(key, decision.components, decision.routes, servers, decision.entry, rest.ports)
+        if described is None or not await self._router.put(key, described):
             return False
-        self._keep(uid, put_in_force(knative, decision.route))
+        self._keep(uid, put_in_force(decision.components, decision.routes))
         return True
 
     def _show(self, key: Key, service: Document) -> None:
         uid = service["metadata"]["uid"]
-        known = self._known.get(uid)
-        if known is None or not known.revisions:
+        known = self._known.get(uid, {})
+        if not any(knative.revisions for knative in known.values()):
             self._mirror.show(uid, None)
         else:
             urls = self._router.urls(key)
             found = Found(service, known, self._servers.told_of(uid), urls, self._home)
             self._mirror.show(uid, partial(documents, found))
 
-    async def _move_servers(self, namespace: str, uid: str, servers: Servers, now: float) -> None:
-        known = self._known.get(uid)
+    async def _move_servers(self, namespace: str, uid: str, servers: Servers, now: float, rest: Rest) -> None:
+        known = self._known.get(uid, {})
         draining = frozenset(name for space, name in self._router.draining if space == namespace)
-        actions = wanted_servers(known, now, self._scale_down_s, draining) if known is not None else {}
+        actions = wanted_servers(known, now, self._scale_down_s, draining, rest.asleep)
+        revisions = {revision.name: revision for knative in known.values() for revision in knative.revisions}
+        peers = {f"{knative.name}.{namespace}": path(namespace, knative.name) for knative in known.values()}
         for name, action in actions.items():
-            server = servers.get(name)
+            server, revision = servers.get(name), revisions[name]
             running = server is not None and server.running
-            revision = known.revision(name) if known is not None else None
-            if revision is None or action == KEEP or running == (action == RUN):
+            if action == KEEP or running == (action == RUN):
                 continue
             if not is_lost(revision):
-                await self._servers.run_server(namespace, uid, revision, action == RUN)
+                await self._servers.run_server(namespace, uid, revision, action == RUN, peers)
             elif action == STOP:
                 await self._servers.remove(f"{namespace}/{name}")
         await self._remove_servers({f"{namespace}/{name}" for name in servers} - wanted_names(namespace, known))
@@ -258,18 +278,19 @@ class Controller:
     async def _finish(self, key: Key, service: Document | None) -> None:
         """Take a deleted service out of traffic, end its servers, let go of the object."""
         await self._router.remove(key)
+        self._told.pop(key, None)
+        await self._scaler.attend(key, {}, {})
         if service is None:
             await self._remove_orphans()
             return
-        self._keep(service["metadata"]["uid"], None)
+        self._keep(service["metadata"]["uid"], {})
         self._standard.finish(service["metadata"]["uid"])
         self._seen.pop(service["metadata"]["uid"], None)
         self._mirror.show(service["metadata"]["uid"], None)
         await self._writes.remove_finalizer(service)
 
     def _next_look(self, uid: str) -> float | None:
-        known = self._known.get(uid)
-        moments = [wake_at(known, self._servers.of(uid), self._scale_down_s) if known is not None else None]
+        moments = [wake_at(self._known.get(uid, {}), self._servers.of(uid), self._scale_down_s)]
         moments.append(self._standard.next_look(uid))
         moments.append(steady.now() + _DRAIN_S if self._router.draining else None)
         return min((moment for moment in moments if moment is not None), default=None)
@@ -284,7 +305,7 @@ class Controller:
         wanted: set[str] = set()
         for key, service in self._services.objects.items():
             uid = service["metadata"]["uid"]
-            wanted |= wanted_names(key[0], self._known.get(uid)) | self._standard.wanted(key[0], uid)
+            wanted |= wanted_names(key[0], self._known.get(uid, {})) | self._standard.wanted(key[0], uid)
         await self._remove_servers(set(self._servers.statuses) - wanted)
 
     async def _remove_servers(self, names: set[str]) -> None:

@@ -5,6 +5,7 @@ Frozen data and pure transitions; names, defaults and order are those of Knative
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,8 +15,7 @@ Document = dict[str, Any]
 # Knative's own default, and the annotation that changes it.
 PROGRESS_DEADLINE_S = 600.0
 PROGRESS_DEADLINE_ANNOTATION = "serving.knative.dev/progress-deadline"
-# Knative's garbage collector never goes below so many revisions that are not active.
-KEPT_REVISIONS = 20
+_LONGEST_NAME = 63
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,12 @@ class Template:
     document: Document
     digest: str
     preload: tuple[str, ...] = ()
+
+    @property
+    def http2(self) -> bool:
+        """Whether its server speaks HTTP/2 without TLS: Knative is told so by the name of the container's port."""
+        ports = self.document["spec"]["containers"][0].get("ports") or [{}]
+        return bool(ports[0].get("name") == "h2c")
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,8 @@ class Knative:
 
 # The model servers of one service by revision; a revision that is not in it has none yet.
 Servers = Mapping[str, Server]
+# What there is of one InferenceService: a Knative Service for each component, the predictor's first.
+Components = Mapping[str, Knative]
 
 
 def answers(servers: Servers, revision: str) -> bool:
@@ -194,13 +202,25 @@ def referenced(knative: Knative) -> frozenset[str]:
     return frozenset(names - {""})
 
 
-def retire(knative: Knative, protected: frozenset[str], now: float) -> Knative:
-    """The record with idle times kept, and without the oldest unreferenced revisions beyond what Knative keeps."""
+def note_idle(knative: Knative, now: float) -> Knative:
+    """The record with the time at which each revision lost its last reference."""
     active = referenced(knative)
-    marked = [_mark(revision, revision.name in active, now) for revision in knative.revisions]
-    idle = [revision.name for revision in marked if revision.idle_since is not None and revision.name not in protected]
-    dropped = set(idle[: max(0, len(idle) - KEPT_REVISIONS)])
-    return replace(knative, revisions=tuple(revision for revision in marked if revision.name not in dropped))
+    marked = tuple(_mark(revision, revision.name in active, now) for revision in knative.revisions)
+    return replace(knative, revisions=marked)
+
+
+def missing(knative: Knative) -> str:
+    """The revision that the spec's traffic names and that is no more; empty where there is none."""
+    named = (target.revision for target in knative.traffic if not target.latest)
+    return next((name for name in named if knative.revision(name) is None), "")
+
+
+def child_name(parent: str, suffix: str) -> str:
+    """The name of what belongs to `parent`, shortened as Knative does it. Source: kmeta/names.go in knative.dev/pkg."""
+    if len(parent) + len(suffix) <= _LONGEST_NAME:
+        return parent + suffix
+    digest = hashlib.md5(parent.encode(), usedforsecurity=False).hexdigest()
+    return f"{parent[: _LONGEST_NAME - len(digest) - len(suffix)]}{digest}{suffix}"
 
 
 def seconds(duration: str) -> float:
@@ -219,7 +239,7 @@ def seconds(duration: str) -> float:
 
 def _create_revision(knative: Knative, template: Template, now: float) -> Knative:
     count = knative.created_count + 1
-    name = f"{knative.name}-{count:05d}"
+    name = child_name(knative.name, f"-{count:05d}")
     revision = Revision(name, template, created=now)
     return replace(knative, revisions=(*knative.revisions, revision), latest_created=name, created_count=count)
 

@@ -60,7 +60,7 @@ class Mirror:
 
     async def _learn(self) -> None:
         """Objects of an earlier process count as written with unknown content, so that they are seen to."""
-        for kind in (*MIRRORED, *STANDARD_MIRRORED):
+        for kind in dict.fromkeys((*MIRRORED, *STANDARD_MIRRORED)):
             for document in (await self._client.list(kind))[0]:
                 metadata = document["metadata"]
                 if SERVICE_LABEL in (metadata.get("labels") or {}) and metadata.get("ownerReferences"):

@@ -9,7 +9,7 @@ import uuid
 from dataclasses import dataclass
 
 from sandbox.errors import SandboxError
-from sandbox.kserve.client import EVENTS, Kubernetes
+from sandbox.kserve.client import EVENTS, Kubernetes, Refused
 from sandbox.kserve.knative import Document
 from sandbox.kserve.story import SERVICE, Event
 
@@ -57,16 +57,24 @@ class Recorder:
         known = self._written.pop(series, None)
         namespace = metadata["namespace"]
         if known is not None:
-            known = _Written(known.name, known.count + 1)
-            patch = {"count": known.count, "lastTimestamp": now}
-            await self._client.patch(EVENTS, namespace, known.name, patch)
-        else:
+            known = await self._again(namespace, _Written(known.name, known.count + 1), now)
+        if known is None:
             body = _event(metadata, event, name, now)
             known = _Written(body["metadata"]["name"], 1)
             await self._client.create(EVENTS, namespace, body)
         self._written[series] = known
         if len(self._written) > _REMEMBERED:
             self._written.pop(next(iter(self._written)))
+
+    async def _again(self, namespace: str, known: _Written, now: str) -> _Written | None:
+        """Count an event that was written before; None where it has expired meanwhile."""
+        try:
+            await self._client.patch(EVENTS, namespace, known.name, {"count": known.count, "lastTimestamp": now})
+        except Refused as refused:
+            if refused.code != 404:
+                raise
+            return None
+        return known
 
 
 def _event(metadata: Document, event: Event, name: str, now: str) -> Document:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sandbox.kserve.knative import Document, Knative, Revision, Servers, Target, Template
+from sandbox.kserve.knative import Components, Document, Knative, Revision, Servers, Target, Template
+from sandbox.kserve.predictor import kinds
+from sandbox.kserve.status import component
 
 # Nothing is known of it but that it runs: the host has what it takes to start it again.
 _LOST = Template({"annotations": {}, "labels": {}, "spec": {"containers": [{"name": "kserve-container"}]}}, digest="")
@@ -13,28 +15,33 @@ def is_lost(revision: Revision) -> bool:
     return not revision.template.digest
 
 
-def recovered(service: str, status: Document, servers: Servers, now: float) -> Knative | None:
-    """The record that `status` and the servers that still run speak of; None for a service that never had a revision.
+def recovered(service: Document, servers: Servers, now: float) -> Components:
+    """The record that a service's status and the servers that still run speak of; empty where it never had a revision.
 
     Revisions go on being counted where they were, so that no name is given twice.
     """
-    component = (status.get("components") or {}).get("predictor") or {}
-    created = component.get("latestCreatedRevision", "")
-    count = created.rpartition("-")[2]
+    found = ((kind, _recovered(kind, service, servers, now)) for kind in kinds(service))
+    return {kind: knative for kind, knative in found if knative is not None}
+
+
+def _recovered(kind: str, service: Document, servers: Servers, now: float) -> Knative | None:
+    status = service.get("status") or {}
+    known = component(status, kind)
+    name, _, count = known.get("latestCreatedRevision", "").rpartition("-")
     if not count.isdigit():
         return None
-    names = sorted(name for name in servers if name.startswith(f"{service}-"))
+    names = sorted(server for server in servers if server.startswith(f"{name}-"))
     routed = tuple(
         Target(
             entry.get("percent") or 0, bool(entry.get("latestRevision")), entry["revisionName"], entry.get("tag", "")
         )
-        for entry in component.get("traffic") or []
+        for entry in known.get("traffic") or []
     )
     if any(target.revision not in names for target in routed):
         routed = ()
-    ready = component.get("latestReadyRevision", "")
+    ready = known.get("latestReadyRevision", "")
     return Knative(
-        name=service,
+        name=name,
         generation=int(status.get("observedGeneration") or 0),
         revisions=tuple(Revision(name, _LOST, created=now, ready=True) for name in names),
         latest_ready=ready if ready in names else "",

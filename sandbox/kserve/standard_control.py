@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sandbox import steady
 from sandbox.errors import NotFound
+from sandbox.gateway.description import path
 from sandbox.kserve import standard as st
 from sandbox.kserve import standard_decide as decisions
 from sandbox.kserve import standard_wish as wishes
@@ -20,7 +21,7 @@ from sandbox.kserve import story
 from sandbox.kserve.config import Config
 from sandbox.kserve.decide import Problem
 from sandbox.kserve.following import Key
-from sandbox.kserve.knative import Document, Revision, Servers
+from sandbox.kserve.knative import Document, Servers
 from sandbox.kserve.mirroring import Mirror
 from sandbox.kserve.predictor import service_name
 from sandbox.kserve.recorder import Recorder
@@ -80,7 +81,7 @@ class StandardControl:
         if known is None and (known := self._recovered(wish, service.get("status") or {}, servers)) is not None:
             self._keep(uid, known)
         if known is not None and known.routed:
-            self._parts.router.preset(describe(key, known, known.routed, servers, wish.timeout_s))
+            self._parts.router.preset(key, (describe(key, known, known.routed, servers, wish.timeout_s),))
 
     async def step(
         self, key: Key, service: Document, available: Sequence[Runtime], config: Config
@@ -95,7 +96,7 @@ class StandardControl:
         obeyed = await self._bring_into_force(key, uid, decision, servers, wish)
         await self._move_servers(key[0], uid, servers, steady.now())
         statuses = decisions.tell(decision, wish, status, servers, obeyed, _text(time.time()))
-        events = [*story.of_servers(self._seen.get(uid, {}), servers)]
+        events = [*story.of_servers(self._seen.get(uid, {}), servers, pods="{revision}")]
         events += decisions.events(known, decision, wish, status, statuses, self._problems.get(uid, ()))
         self._problems[uid] = decision.problems
         events += _of_route(known.routed if known is not None else (), self._known[uid].routed)
@@ -128,7 +129,7 @@ class StandardControl:
         return None if moment is None else max(moment, steady.now() + _AGAIN_S)
 
     def _wish(self, key: Key, service: Document, available: Sequence[Runtime], config: Config) -> StandardWish:
-        at = urls(self._parts.router.urls(key), key, service_name(service))
+        at = urls(self._parts.router.urls(key), service_name(service))
         return standard_wish(service, available, config, at)
 
     def _recovered(self, wish: StandardWish, status: Document, servers: Servers) -> Standard | None:
@@ -158,7 +159,8 @@ class StandardControl:
         if not route:
             obeyed = await self._parts.router.remove(key)
         else:
-            obeyed = await self._parts.router.put(describe(key, record, route, servers, wish.timeout_s))
+            described = describe(key, record, route, servers, wish.timeout_s)
+            obeyed = await self._parts.router.put(key, (described,))
         if obeyed:
             self._keep(uid, st.put_in_force(record, route, steady.now()))
         return obeyed
@@ -166,19 +168,17 @@ class StandardControl:
     async def _move_servers(self, namespace: str, uid: str, servers: Servers, now: float) -> None:
         """Start what is wanted, end what has lingered long enough; a Deployment without replicas has no server."""
         record = self._known[uid]
+        peers = {f"{known.name}.{namespace}": path(namespace, known.name) for known in record.deployments}
         for known in record.deployments:
             for revision in known.revisions:
-                await self._run(namespace, uid, revision, servers, bool(known.replicas))
+                server = servers.get(revision.name)
+                if bool(known.replicas) != (server is not None and server.running):
+                    await self._parts.servers.run_server(namespace, uid, revision, bool(known.replicas), peers)
         draining = frozenset(name for space, name in self._parts.router.draining if space == namespace)
         ended = st.due(record, draining, now)
         for name in (ended | set(servers)) - (st.names(record) - ended):
             await self._parts.servers.remove(f"{namespace}/{name}")
         self._keep(uid, st.forget(record, ended))
-
-    async def _run(self, namespace: str, uid: str, revision: Revision, servers: Servers, running: bool) -> None:
-        server = servers.get(revision.name)
-        if running != (server is not None and server.running):
-            await self._parts.servers.run_server(namespace, uid, revision, running)
 
     def _show(self, service: Document, wish: StandardWish) -> None:
         uid = service["metadata"]["uid"]

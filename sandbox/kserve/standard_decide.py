@@ -134,7 +134,7 @@ def _as_it_is(known: st.Deployment, record: Standard) -> st.Workload:
 
 
 def _is_stopped(status: Document) -> bool:
-    ready: Document = next((one for one in status.get("conditions") or [] if one["type"] == shared.PREDICTOR_READY), {})
+    ready: Document = next((one for one in status.get("conditions") or [] if one["type"] == told.PREDICTOR_READY), {})
     return ready.get("reason") == "Stopped"
 
 

@@ -11,7 +11,7 @@ from sandbox.gateway.description import DOMAIN
 from sandbox.kserve.client import Kind
 from sandbox.kserve.conditions import FALSE, TRUE
 from sandbox.kserve.knative import Document
-from sandbox.kserve.mirror import PODS, Name, owned, pod
+from sandbox.kserve.mirror import DEPLOYMENTS, PODS, Name, owned, pod
 from sandbox.kserve.standard import TIMED_OUT, Deployment, Standard, replica_set
 from sandbox.kserve.standard_decide import route, weights
 from sandbox.kserve.standard_route import TIMEOUT_S
@@ -19,7 +19,6 @@ from sandbox.kserve.standard_status import predictor_state
 from sandbox.kserve.standard_wish import FIRST_RELEASE, StandardWish
 from sandbox.modelserver.spec import STOPPED, STOPPING, Status
 
-DEPLOYMENTS = Kind("apps/v1", "deployments")
 SERVICES = Kind("v1", "services")
 AUTOSCALERS = Kind("autoscaling/v2", "horizontalpodautoscalers")
 HTTP_ROUTES = Kind("gateway.networking.k8s.io/v1", "httproutes")

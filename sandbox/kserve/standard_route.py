@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from sandbox.gateway.description import DOMAIN, Revision, Service, path
+from sandbox.gateway.description import DOMAIN, Revision, Service
 from sandbox.kserve.following import Key
-from sandbox.kserve.knative import Servers
+from sandbox.kserve.knative import Server, Servers
 from sandbox.kserve.standard import Backend, Standard
 from sandbox.kserve.status import Urls
 
@@ -23,24 +24,32 @@ def describe(
     exposed = f"{name}-predictor" if record.transformer is None else ""
     revisions = []
     for backend in route:
-        server = servers.get(backend.server)
-        port = server.port if server is not None else 0
-        ready = bool(port) and server is not None and server.running and _was_ready(record, backend.server)
         hosts = tuple(_hosts(backend.deployment, namespace, public=backend.deployment != exposed))
-        revisions.append(Revision(backend.deployment, port, ready=ready, weight=backend.weight, hosts=hosts))
+        revisions.append(_revision(backend, record, servers.get(backend.server), hosts))
     shared = (f"{exposed}.{namespace}.{DOMAIN}",) if exposed else ()
     return Service(namespace, name, tuple(revisions), shared, timeout_s or TIMEOUT_S)
 
 
-def urls(common: Urls, key: Key, stable: str) -> Urls:
+def urls(common: Urls, stable: str) -> Urls:
     """Where a service in Standard mode is reached; `common` says it for one in Knative mode, `stable` is its Service.
 
     The address is the Service's, so it changes its name with a promotion.
     """
-    namespace, name = key
-    scheme, _, port = common.service.rpartition(":")
-    predictor = scheme.replace(f"//{name}.{namespace}.", f"//{stable}.{namespace}.")
-    return Urls(common.service, f"{predictor}:{port}", "", f"http://127.0.0.1:{port}{path(namespace, stable)}")
+    return replace(common, address=common.direct.format(name=stable), tagged="")
+
+
+def _revision(backend: Backend, record: Standard, server: Server | None, hosts: tuple[str, ...]) -> Revision:
+    """One that is killed keeps its endpoint while it is restarted: its failures are its own."""
+    known = next((one for d in record.deployments for one in d.revisions if one.name == backend.server), None)
+    return Revision(
+        backend.deployment,
+        port=server.port if server is not None else 0,
+        ready=known is not None and known.ready and server is not None and server.running and server.port > 0,
+        weight=backend.weight,
+        http2=known is not None and known.template.http2,
+        metrics_port=server.metrics_port if server is not None else 0,
+        hosts=hosts,
+    )
 
 
 def _hosts(deployment: str, namespace: str, public: bool) -> Iterable[str]:
@@ -50,10 +59,3 @@ def _hosts(deployment: str, namespace: str, public: bool) -> Iterable[str]:
     for suffix in ("svc.cluster.local", "svc"):
         yield f"{deployment}.{namespace}.{suffix}"
     yield f"{deployment}.{namespace}"
-
-
-def _was_ready(record: Standard, server: str) -> bool:
-    """One that is killed keeps its endpoint while it is restarted: its failures are its own."""
-    return any(
-        revision.name == server and revision.ready for known in record.deployments for revision in known.revisions
-    )

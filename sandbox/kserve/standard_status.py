@@ -11,10 +11,10 @@ from sandbox.kserve.config import STANDARD
 from sandbox.kserve.knative import Document, Server, Servers
 from sandbox.kserve.standard import COMPLETE, TIMED_OUT, Deployment, Standard, ready_copies, replica_set
 from sandbox.kserve.standard_wish import Canary, StandardWish
-from sandbox.kserve.status import MESSAGE_CHARACTERS, PREDICTOR_READY
+from sandbox.kserve.status import MESSAGE_CHARACTERS
 from sandbox.modelserver.spec import BACKING_OFF, INITIALIZING
 
-CANARIES, TRANSFORMER_READY = "CanaryPredictorReady", "TransformerReady"
+PREDICTOR_READY, CANARIES, TRANSFORMER_READY = "PredictorReady", "CanaryPredictorReady", "TransformerReady"
 _NO_MODEL = {"transitionStatus": ""}
 
 
@@ -31,7 +31,7 @@ def propagate(
         state = predictor_state(stable)
         marked = conditions.mark(marked, PREDICTOR_READY, state, now)
         if state.status == TRUE:
-            component["url"] = wish.names.urls.predictor
+            component["url"] = wish.names.urls.component.format(name=stable.name)
         observed = stable.observed or None
         model = _model_status(model, stable, record, servers, marked)
     components: Document = {"predictor": component}
@@ -39,7 +39,7 @@ def propagate(
         state = predictor_state(transformer)
         marked = conditions.mark(marked, TRANSFORMER_READY, state, now)
         own = dict((previous.get("components") or {}).get("transformer") or {})
-        at = wish.names.urls.predictor.replace(f"//{record.stable}.", f"//{transformer.name}.")
+        at = wish.names.urls.component.format(name=transformer.name)
         components["transformer"] = own | ({"url": at} if state.status == TRUE else {})
         observed = transformer.observed or None
     else:

@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sandbox.kserve import transformer as transformers
 from sandbox.kserve.config import Config
 from sandbox.kserve.decide import Problem
 from sandbox.kserve.knative import Document, Template
-from sandbox.kserve.predictor import NOT_EMULATED, Refused, digest, model_of, pod_template, service_name
+from sandbox.kserve.predictor import STOP_ANNOTATION, model_of, pod_template, service_name
 from sandbox.kserve.runtimes import NoRuntime, Runtime
 from sandbox.kserve.standard import Workload
-from sandbox.kserve.status import Names, Urls
+from sandbox.kserve.status import TRANSFORMER, Names, Urls
+from sandbox.kserve.template import NOT_EMULATED, Refused, digest, problem_of
 
 # Releases of KServe that differ in what they do with canaries: the first with `spec.canary`, which sets no weights,
 # and the one after it.
@@ -69,27 +71,26 @@ def standard_wish(isvc: Document, available: Sequence[Runtime], config: Config, 
     spec = isvc.get("spec") or {}
     predictor: Document = spec.get("predictor") or {}
     names, pods = Names(urls), Pods(service_name(isvc))
-    transformer: Document | None = spec.get("transformer")
+    transformer: Document | None = spec.get(TRANSFORMER)
     if transformer is not None:
-        address = f"{urls.address.removesuffix(pods.deployment)}{transformer_name(isvc)}"
-        names = Names(replace(urls, address=address))
+        names = Names(replace(urls, address=urls.direct.format(name=transformers.service_name(isvc))))
     try:
         _check_emulated(spec, predictor)
         names, template = pod_template(isvc, predictor, available, config, names)
         pods = replace(pods, template=_for_pods(template, pods.deployment))
     except (Refused, NoRuntime) as refusal:
-        pods = replace(pods, problem=_problem(refusal))
+        pods = replace(pods, problem=problem_of(refusal))
     annotations = isvc["metadata"].get("annotations") or {}
     return StandardWish(
         name=isvc["metadata"]["name"],
         names=names,
         stable=pods,
-        canaries=tuple(_canary(isvc, predictor, entry, available, config) for entry in spec.get("canary") or []),
+        canaries=tuple(_canary(isvc, predictor, entry, available, config, urls) for entry in spec.get("canary") or []),
         bounds=_bounds(predictor),
-        transformer=_transformer(isvc, transformer, config, urls) if transformer is not None else None,
+        transformer=_transformer(isvc, config) if transformer is not None else None,
         transformer_bounds=_bounds(transformer or {}),
         timeout_s=predictor.get("timeout"),
-        stopped=annotations.get("serving.kserve.io/stop", "").lower() == "true",
+        stopped=annotations.get(STOP_ANNOTATION, "").lower() == "true",
     )
 
 
@@ -119,11 +120,6 @@ def merged_canary(stable: Document, canary: Document) -> Document:
     return {key: value for key, value in found.items() if key not in _SCALING_FIELDS}
 
 
-def transformer_name(isvc: Document) -> str:
-    """The name of the transformer's Deployment and Service."""
-    return f"{isvc['metadata']['name']}-transformer"
-
-
 def _workload(pods: Pods, bounds: Bounds) -> Workload:
     assert pods.template is not None
     minimum, maximum = bounds
@@ -133,7 +129,9 @@ def _workload(pods: Pods, bounds: Bounds) -> Workload:
     return Workload(pods.deployment, pods.template, fixed, scaling == "hpa", least, max(least, maximum))
 
 
-def _canary(isvc: Document, stable: Document, entry: Document, available: Sequence[Runtime], config: Config) -> Canary:
+def _canary(
+    isvc: Document, stable: Document, entry: Document, available: Sequence[Runtime], config: Config, urls: Urls
+) -> Canary:
     own = entry.get("predictor") or {}
     percent = entry.get("trafficPercent") or 0
     replicas = own.get("minReplicas")
@@ -145,65 +143,40 @@ def _canary(isvc: Document, stable: Document, entry: Document, available: Sequen
     predictor = merged_canary(stable, own)
     try:
         _check_emulated(isvc["spec"], predictor)
-        _, template = pod_template(isvc, predictor, available, config, Names(Urls("", "", "", "")))
+        _, template = pod_template(isvc, predictor, available, config, Names(urls))
         pods = replace(pods, template=_for_pods(template, pods.deployment))
     except (Refused, NoRuntime) as refusal:
-        pods = replace(pods, problem=_problem(refusal))
+        pods = replace(pods, problem=problem_of(refusal))
     return Canary(name, percent, replicas, pods)
 
 
-def _transformer(isvc: Document, transformer: Document, config: Config, urls: Urls) -> Pods:
-    """The transformer's pods. Its container is told the model's name, and where the predictor is, as KServe does.
-
-    There is no DNS here, so the predictor's host is a path at the gateway. Source: transformer_custom.go.
-    """
-    pods = Pods(transformer_name(isvc))
-    first: Document = next(iter(transformer.get("containers") or []), {})
-    args: list[str] = list(first.get("args") or [])
-    told = {
-        "--model_name": isvc["metadata"]["name"],
-        "--predictor_host": urls.address.removeprefix("http://"),
-        "--http_port": "8080",
-    }
-    if "containerConcurrency" in transformer:
-        told["--workers"] = str(transformer["containerConcurrency"])
-    for name, value in told.items():
-        args += [] if any(arg.partition("=")[0] == name for arg in args) else [name, value]
-    containers = [first | {"args": args}, *(transformer.get("containers") or [])[1:]]
+def _transformer(isvc: Document, config: Config) -> Pods:
+    pods = Pods(transformers.service_name(isvc))
     try:
-        _check_emulated({}, transformer)
-        _, template = pod_template(isvc, transformer | {"containers": containers}, (), config, Names(urls))
-        pods = replace(pods, template=_for_pods(template, pods.deployment, "transformer"))
-    except (Refused, NoRuntime) as refusal:
-        pods = replace(pods, problem=_problem(refusal))
-    return pods
+        template = transformers.pod_template(isvc, config, service_name(isvc))
+        return replace(pods, template=_for_pods(template, pods.deployment))
+    except Refused as refused:
+        return replace(pods, problem=problem_of(refused))
 
 
 def _bounds(component: Document) -> Bounds:
     return component.get("minReplicas"), component.get("maxReplicas") or 0
 
 
-def _for_pods(template: Template, deployment: str, component: str = "predictor") -> Template:
+def _for_pods(template: Template, deployment: str) -> Template:
     document = template.document
     spec = {key: value for key, value in document["spec"].items() if key not in _NO_POD_FIELDS}
-    labels = document["labels"] | {"app": f"isvc.{deployment}", "component": component}
+    labels = document["labels"] | {"app": f"isvc.{deployment}"}
     document = document | {"labels": labels, "spec": spec}
     return Template(document, digest(document), template.preload)
 
 
-def _problem(refusal: Refused | NoRuntime) -> Problem:
-    if isinstance(refusal, NoRuntime):
-        return Problem(refusal.message, refusal.failure, event=refusal.event)
-    return refusal.problem
-
-
 def _check_emulated(spec: Document, predictor: Document) -> None:
     if spec.get("explainer"):
-        raise Refused(Problem("spec.explainer: the sandbox does not emulate it", reason=NOT_EMULATED))
+        raise Refused("spec.explainer: the sandbox does not emulate it", NOT_EMULATED)
     for field in ("workerSpec", "storageUris", "storageContainerName"):
         if predictor.get(field):
-            text = f"{field} of a predictor or transformer: the sandbox does not emulate it"
-            raise Refused(Problem(text, reason=NOT_EMULATED))
+            raise Refused(f"{field} of a predictor: the sandbox does not emulate it", NOT_EMULATED)
 
 
 def _with_model(predictor: Document) -> Document:

@@ -10,17 +10,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from sandbox.kserve.knative import Knative, Revision, Target, Template
+from sandbox.kserve.knative import Components, Knative, Revision, Target, Template
 from sandbox.kserve.standard import Backend, Deployment, Leaving, Scaler, Standard
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS services (uid TEXT PRIMARY KEY, record TEXT NOT NULL)"
 
 _logger = logging.getLogger(__name__)
-Record = TypeVar("Record", Knative, Standard)
+Record = TypeVar("Record", Components, Standard)
 
 
 class Store(Generic[Record]):
-    """The records of one mode; `read` makes one of its JSON document, with KeyError, TypeError or ValueError.
+    """The records of one mode; `read` makes one of its JSON document, or raises KeyError, TypeError, ValueError or
+    AttributeError.
 
     Every method is done in well under a millisecond. A file that cannot be read is put aside.
     """
@@ -42,16 +43,16 @@ class Store(Generic[Record]):
         for uid, record in self._connection.execute("SELECT uid, record FROM services"):
             try:
                 found[uid] = self._read(json.loads(record))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 _logger.error("the record of %s cannot be read: %s", uid, error)
         return found
 
     def save(self, uid: str, record: Record | None) -> None:
-        """Keep a record, or with None forget it."""
-        if record is None:
+        """Keep a record; an empty one, or None, is forgotten."""
+        if not record:
             self._connection.execute("DELETE FROM services WHERE uid = ?", (uid,))
             return
-        text = json.dumps(asdict(record), separators=(",", ":"))
+        text = json.dumps(record, default=asdict, separators=(",", ":"))
         self._connection.execute("INSERT OR REPLACE INTO services VALUES (?, ?)", (uid, text))
 
     def close(self) -> None:
@@ -72,8 +73,12 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def knative_from(document: Mapping[str, Any]) -> Knative:
+def components_from(document: Mapping[str, Any]) -> Components:
     """The record in a JSON document."""
+    return {kind: _knative_from(part) for kind, part in document.items()}
+
+
+def _knative_from(document: Mapping[str, Any]) -> Knative:
     made: dict[str, Any] = dict(document)
     made["traffic"] = tuple(Target(**target) for target in document["traffic"])
     made["routed"] = tuple(Target(**target) for target in document["routed"])

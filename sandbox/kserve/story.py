@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sandbox.kserve import conditions, payloadlog
-from sandbox.kserve.knative import Document, Knative, Server, Servers, Target
+from sandbox.kserve.config import STORAGE_URI_ANNOTATION
+from sandbox.kserve.knative import Document, Knative, Revision, Server, Servers, Target
 from sandbox.kserve.status import is_ready
 from sandbox.kserve.traffic import shares, tags
 
@@ -40,20 +41,31 @@ def of_knative(before: Knative | None, after: Knative) -> Iterator[Event]:
     if before is None or not before.generation:
         yield Event("Created", f'Created Configuration "{name}"', "Service", name)
         yield Event("Created", f'Created Route "{name}"', "Service", name)
+        yield Event("FinalizerUpdate", f'Updated "{name}" finalizers', "Route", name)
     old = {revision.name: revision for revision in before.revisions} if before else {}
     for revision in after.revisions:
         was = old.get(revision.name)
         if was is None:
             yield Event("Created", f'Created Revision "{revision.name}"', "Configuration", name)
-            yield Event("RevisionCreated", f"Revision {revision.name} created; its server is starting")
+            text = f"Revision {revision.name} created{_content(revision)}; its server is starting"
+            yield Event("RevisionCreated", text)
             if why := payloadlog.ignored(revision.template.document["annotations"]):
                 yield Event("PayloadLoggerIgnored", why, warning=True)
         if revision.ready and not (was and was.ready):
             text = "Revision becomes ready upon all resources being ready"
             yield Event("RevisionReady", text, "Revision", revision.name)
+            yield Event("RevisionReady", f"Revision {revision.name} answers")
         if revision.failed and not (was and was.failed):
             text = f'Latest created revision "{revision.name}" has failed'
             yield Event("LatestCreatedFailed", text, "Configuration", name, warning=True)
+            serving = describe(after.routed)
+            stays = f"traffic stays {serving}" if serving else "nothing serves"
+            yield Event(
+                "RevisionFailed", f"Revision {revision.name} given up: {revision.failed.strip()}; {stays}", warning=True
+            )
+    kept = {revision.name for revision in after.revisions}
+    for name in [name for name in old if name not in kept]:
+        yield Event("RevisionCollected", f"Revision {name} deleted: nothing has led to it for longer than is retained")
     yield from of_route(before, after)
 
 
@@ -74,7 +86,7 @@ def of_route(before: Knative | None, after: Knative) -> Iterator[Event]:
     for tag in sorted({tag for found in tags(after.routed).values() for tag in found} - old_tags):
         yield Event("Created", f'Created placeholder service "{tag}-{name}"', "Route", name)
     if shares(routed) != shares(after.routed):
-        yield Event("TrafficChanged", f"Traffic is now {describe(after.routed)}")
+        yield _move(routed, after.routed)
 
 
 def of_status(name: str, before: Document, after: Document) -> Iterator[Event]:
@@ -88,8 +100,16 @@ def of_status(name: str, before: Document, after: Document) -> Iterator[Event]:
         yield Event("InferenceServiceNotReady", text, warning=True)
 
 
-def of_servers(before: Servers, after: Servers) -> Iterator[Event]:
-    """What happened to the model servers."""
+def of_servers(
+    before: Servers,
+    after: Servers,
+    resting: frozenset[str] = frozenset(),
+    pods: str = "-l serving.knative.dev/revision={revision}",
+) -> Iterator[Event]:
+    """What happened to the model servers; those of the revisions `resting` are at zero for lack of requests.
+
+    `pods` is what `kubectl logs` finds the pod of a revision by.
+    """
     for revision, server in sorted(after.items()):
         was = before.get(revision)
         if server.failure is not None and (was is None or _newer(was, server)):
@@ -99,16 +119,49 @@ def of_servers(before: Servers, after: Servers) -> Iterator[Event]:
                 yield Event("StorageInitializerFailed", f"Revision {revision}{last}", warning=True)
             else:
                 text = f"Server of revision {revision} ended with exit code {server.failure.exit_code}"
-                yield Event("BackOff", f"{text}; it is started again{last}", warning=True)
+                see = f"; kubectl logs -p {pods.format(revision=revision)}"
+                yield Event("BackOff", f"{text}; it is started again{last}{see}", warning=True)
         elif was is not None and server.ready and was.failure is not None and not was.ready:
             yield Event("Recovered", f"Server of revision {revision} answers again")
         if was is not None and server.state == "stopped" and was.state != "stopped":
-            yield Event("ScaledToZero", f"Server of revision {revision} stopped: nothing leads to it")
+            why = "nobody asks for it; the next request starts it" if revision in resting else "nothing leads to it"
+            yield Event("ScaledToZero", f"Server of revision {revision} stopped: {why}")
+        elif was is not None and was.state == "stopped" and server.running and revision in resting:
+            yield Event("ScaledFromZero", f"Server of revision {revision} starts: there is a request for it")
+
+
+def of_gateway(reason: str) -> Event:
+    """What keeps the gateway from obeying."""
+    return Event("TrafficNotInForce", f"Traffic stays as it was: {reason}; tried again until it works", warning=True)
 
 
 def describe(routed: Sequence[Target]) -> str:
     """`routed` in words."""
     return ", ".join(f"{revision} {percent} %" for revision, percent in shares(routed).items())
+
+
+def _move(before: Sequence[Target], after: Sequence[Target]) -> Event:
+    """Traffic has moved: rolled out, promoted, rolled back, or split anew."""
+    had, has = shares(before), shares(after)
+    whole = next((revision for revision, percent in has.items() if percent == 100), "")
+    if not whole or not had:
+        return Event("TrafficChanged", f"Traffic is now {describe(after)}")
+    others = {revision: percent for revision, percent in had.items() if percent and revision != whole}
+    lost = ", ".join(f"{revision} (had {percent} %)" for revision, percent in others.items())
+    if not any(target.latest and target.revision == whole for target in after):
+        return Event("RolledBack", f"All traffic is with {whole} again, none with {lost}")
+    if had.get(whole):
+        return Event("Promoted", f"{whole} takes all traffic, from {lost}")
+    return Event("RolledOut", f"{whole} takes all traffic, from {lost}")
+
+
+def _content(revision: Revision) -> str:
+    """What is in a revision, as far as its template says."""
+    annotations = revision.template.document["annotations"]
+    version, uri = annotations.get("model-version", ""), annotations.get(STORAGE_URI_ANNOTATION, "")
+    said = [f"model version {version}" if version else "", f"from {uri}" if uri else ""]
+    found = " ".join(part for part in said if part)
+    return f" ({found})" if found else ""
 
 
 def _newer(was: Server, server: Server) -> bool:

@@ -1,12 +1,10 @@
-"""How KServe turns `canaryTrafficPercent` and what it remembers into traffic, and what Knative refuses of that."""
+"""How KServe turns `canaryTrafficPercent` and what it remembers into traffic."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from sandbox.kserve.knative import Document, Target
-
-_REFUSED = 'admission webhook "validation.webhook.serving.knative.dev" denied the request: validation failed: '
 
 
 def targets(percent: int | None, rolled_out: str, tag_routing: bool) -> tuple[Target, ...]:
@@ -21,18 +19,6 @@ def targets(percent: int | None, rolled_out: str, tag_routing: bool) -> tuple[Ta
     if percent >= 100:
         return (latest,)
     return (latest, Target(percent=100 - percent, latest=False, revision=rolled_out, tag="prev"))
-
-
-def refusal(traffic: Sequence[Target]) -> str:
-    """What Knative's webhook says against `traffic`, as KServe passes it on; empty where it takes it."""
-    total = sum(target.percent for target in traffic)
-    lines = [f"Traffic targets sum to {total}, want 100: spec.traffic"] if total != 100 else []
-    lines += [
-        f"expected 0 <= {target.percent} <= 100: spec.traffic[{position}].percent"
-        for position, target in enumerate(traffic)
-        if not 0 <= target.percent <= 100
-    ]
-    return _REFUSED + "\n".join(lines) if lines else ""
 
 
 def remember(component: Document, routed: Sequence[Target], latest_ready: str, latest_created: str) -> Document:

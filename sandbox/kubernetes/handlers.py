@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -204,8 +205,9 @@ def _watch(api: Api, request: Request, target: Target, wanted: Wanted) -> Respon
 
 
 async def _log(api: Api, request: Request, target: Target) -> Response:
-    path = logs.log_file(writes.current_object(api.cluster, target), api.cluster.home)
-    content: AsyncIterator[bytes] = logs.read(path, request.query_params)
+    pod = writes.current_object(api.cluster, target)
+    asked = await asyncio.to_thread(logs.part, pod, api.cluster.home, request.query_params)
+    content: AsyncIterator[bytes] = logs.read(asked, request.query_params)
     return StreamingResponse(content, media_type="text/plain")
 
 

@@ -8,9 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox.errors import NotFound
+from sandbox.gateway.process import ports
 from sandbox.modelserver.spec import Spec
 
 MODEL_FOLDER = "/mnt/models"
+# The address and port of the sandbox's gateway, for a server that calls another one.
+GATEWAY_VARIABLE = "KANARY_GATEWAY"
 _PYTHON = re.compile(r"python(3(\.\d+)?)?")
 _ANYWHERE = re.compile(r"(?<![\d.])0\.0\.0\.0(?![\d.])")
 _REFERENCE = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
@@ -28,14 +32,15 @@ class Command:
     module_argv: tuple[str, ...] = ()
 
 
-def command(spec: Spec, port: int, model: Path | None, metrics_port: int = 0) -> Command:
+def command(spec: Spec, port: int, model: Path | None, metrics_port: int = 0, gateway: str = "") -> Command:
     """`spec`'s command for a server on `port` of 127.0.0.1 whose model lies in the folder `model`.
 
     The container's port is replaced where it stands alone or after `=` or `:` ("8080", "--http_port=8080",
     "0.0.0.0:8080"), in words and in environment values, and so is the one of its metrics, by `metrics_port`, and
     0.0.0.0 by 127.0.0.1; PORT and HOST are set besides.
-    $(NAME) refers to the environment as in a container. `python` is this interpreter.
+    $(NAME) refers to the environment as in a container, $(KANARY_GATEWAY) to `gateway`. `python` is this interpreter.
     """
+    own = {"HOST": "127.0.0.1"} | ({GATEWAY_VARIABLE: gateway} if gateway else {})
 
     def place(text: str) -> str:
         text = _port(text, spec.port, port)
@@ -44,7 +49,7 @@ def command(spec: Spec, port: int, model: Path | None, metrics_port: int = 0) ->
         text = _ANYWHERE.sub("127.0.0.1", text)
         return text.replace(MODEL_FOLDER, str(model)) if model is not None else text
 
-    env = {"HOST": "127.0.0.1"} | {name: place(value) for name, value in spec.env.items()} | {"PORT": str(port)}
+    env = own | {name: _expand(place(value), own) for name, value in spec.env.items()} | {"PORT": str(port)}
     words = [_expand(place(word), env) for word in (*spec.command, *spec.args)]
     if not _PYTHON.fullmatch(Path(words[0]).name):
         return Command(tuple(words), env)
@@ -55,6 +60,14 @@ def command(spec: Spec, port: int, model: Path | None, metrics_port: int = 0) ->
     if len(rest) >= 2 and rest[0] == "-m":
         return Command(tuple(words), env, rest[1], tuple(rest[2:]))
     return Command(tuple(words), env)
+
+
+def gateway(home: Path) -> str:
+    """Where the gateway of that sandbox listens, as `address:port`; empty where there is none."""
+    try:
+        return f"127.0.0.1:{ports(home)[0]}"
+    except NotFound:
+        return ""
 
 
 def _port(text: str, inside: int, outside: int) -> str:

@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
+from sandbox import logtimes
 from sandbox.errors import SandboxError
 from sandbox.modelserver import spec as states
-from sandbox.modelserver.command import Command, command
+from sandbox.modelserver.command import Command, command, gateway
 from sandbox.modelserver.process import Process
 from sandbox.modelserver.spec import Failure, Spec, Status
 from sandbox.modelserver.watch import watch
@@ -51,6 +52,7 @@ class Server:
         left: Process | None = None,
     ) -> None:
         self.spec = spec
+        self._home = home
         self.log = home / "logs" / "servers" / f"{spec.slug}.log"
         self.work = home / "modelserver" / "work" / spec.slug
         fresh = Status(spec.id, spec.owner, states.STOPPED, log=str(self.log))
@@ -126,8 +128,9 @@ class Server:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         port = self._free_port(self.status.port)
         metrics_port = self._metrics_port(port)
-        what = command(self.spec, port, model, metrics_port)
+        what = command(self.spec, port, model, metrics_port, gateway(self._home))
         offset = self.log.stat().st_size if self.log.exists() else 0
+        logtimes.begin(self.log)
         self._tell(state=states.STARTING, port=port, metrics_port=metrics_port, started=time.time(), pid=0)
         # Shielded: a process that comes up while this is cancelled must still be found, to be ended.
         self._starting = asyncio.ensure_future(self._start_process(what, self.spec, self.work, self.log))

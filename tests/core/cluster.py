@@ -31,17 +31,11 @@ class Killed(BaseException):
     """The process that runs an act ends here."""
 
 
+@dataclass
 class ModelWorld(World):
     """The controller's world, with a runtime for Kanary's models."""
 
-    def _decide(self, service: Document) -> Any:
-        from sandbox.kserve.decide import decide
-        from sandbox.kserve.predictor import wish
-        from tests.kserve.replay import URLS
-
-        runtimes = (Runtime("kanary", RUNTIME, {}, "", True),)
-        wanted = wish(service | {"status": self.status}, runtimes, self.config, URLS)
-        return decide(wanted, self.status, self.knative, self.servers, self.now, f"at {self.now}")
+    runtimes: tuple[Runtime, ...] = (Runtime("kanary", RUNTIME, {}, "", True),)
 
 
 @dataclass
@@ -177,8 +171,7 @@ class Cluster:
 
     def _servers(self, service: Document) -> None:
         for name in self.world.starting():
-            assert self.world.knative is not None
-            revision = self.world.knative.revision(name)
+            revision = self.world.known["predictor"].revision(name)
             assert revision is not None
             uri = json.dumps(revision.template.document)
             if any(f'"{known}"' in uri for known in self.slow):

@@ -107,6 +107,8 @@ class Upstream:
     reset_next: int = 0
     heads: list[dict[str, str]] = field(default_factory=list)
     arrived: int = 0
+    at_once: int = 0
+    most_at_once: int = 0
     port: int = 0
 
     def start(self) -> Upstream:
@@ -159,7 +161,10 @@ class Upstream:
         if self.reset_next:
             self.reset_next -= 1
             raise ConnectionResetError
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
         await asyncio.sleep(self.delay_s)
+        self.at_once -= 1
         body = self.body or json.dumps({"served_by": self.name}).encode()
         kind = "text/plain" if self.body else "application/json"
         writer.write(f"HTTP/1.1 {self.status}\r\ncontent-type: {kind}\r\n".encode())

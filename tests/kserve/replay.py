@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from sandbox.kserve.collection import DEFAULTS, Retention
 from sandbox.kserve.config import Config
 from sandbox.kserve.decide import RUN, STOP, Decision, decide, put_in_force, wanted_servers
-from sandbox.kserve.knative import Document, Failure, Knative, Server
+from sandbox.kserve.knative import Components, Document, Failure, Server
 from sandbox.kserve.predictor import wish
+from sandbox.kserve.runtimes import Runtime
 from sandbox.kserve.status import Urls
 
 NAMESPACE = "ns"
-URLS = Urls("http://m", "http://m-predictor", "http://{}-m-predictor", "http://127.0.0.1/m")
+URLS = Urls("http://m", "http://127.0.0.1/m", "http://{name}", "http://{tag}-{name}", "http://127.0.0.1/{name}")
 CRASH = Failure(3, "cannot load\n")
 
 
@@ -41,7 +43,10 @@ class World:
     now: float = 0.0
     scale_down_s: float = 30.0
     status: Document = field(default_factory=dict)
-    knative: Knative | None = None
+    entry: str = ""
+    known: Components = field(default_factory=dict)
+    retention: Retention = DEFAULTS
+    runtimes: tuple[Runtime, ...] = ()
     servers: dict[str, Server] = field(default_factory=dict)
     statuses: list[Document] = field(default_factory=list)
     routes: list[tuple[Any, ...]] = field(default_factory=list)
@@ -50,10 +55,10 @@ class World:
     def reconcile(self, service: Document) -> None:
         """Decide and act until nothing changes."""
         for _ in range(20):
-            before = (self.knative, self.status, dict(self.servers))
+            before = (self.known, self.status, dict(self.servers))
             decision = self._decide(service)
             self._act(decision)
-            if before == (self.knative, self.status, self.servers):
+            if before == (self.known, self.status, self.servers):
                 return
         raise AssertionError(f"never settles: {self.status}")
 
@@ -69,32 +74,32 @@ class World:
         yield from [name for name, server in sorted(self.servers.items()) if server.state == "starting"]
 
     def _decide(self, service: Document) -> Decision:
-        wanted = wish(service | {"status": self.status}, (), self.config, URLS)
-        return decide(wanted, self.status, self.knative, self.servers, self.now, f"at {self.now}")
+        wanted = wish(service | {"status": self.status}, self.runtimes, self.config, URLS)
+        return decide(wanted, self.status, self.known, self.servers, self.now, f"at {self.now}", self.retention)
 
     def _act(self, decision: Decision) -> None:
-        self.knative = decision.knative
-        if self.knative is None:
+        self.known = decision.components
+        if not self.known:
             self.servers.clear()
-        elif decision.route != self.knative.routed:
-            unready = [target.revision for target in decision.route if not self._may_route(target.revision)]
-            assert not unready, f"traffic to a revision that never answered: {unready}"
-            self.knative = put_in_force(self.knative, decision.route)
-            self.routes.append(decision.route)
+        for kind, route in decision.routes.items():
+            if route != self.known[kind].routed:
+                unready = [target.revision for target in route if not self._may_route(kind, target.revision)]
+                assert not unready, f"traffic to a revision that never answered: {unready}"
+                self.routes.append(route)
+        self.known = put_in_force(self.known, decision.routes)
+        self.entry = decision.entry
         for status in decision.statuses:
             self.status = status
             self.statuses.append(status)
         self.events += [event.reason for event in decision.events]
-        if self.knative is not None:
-            self._move_servers(self.knative)
+        self._move_servers()
 
-    def _may_route(self, revision: str) -> bool:
-        assert self.knative is not None
-        routed = {target.revision for target in self.knative.routed}
+    def _may_route(self, kind: str, revision: str) -> bool:
+        routed = {target.revision for target in self.known[kind].routed}
         return revision in routed or self.servers[revision].ready
 
-    def _move_servers(self, knative: Knative) -> None:
-        for name, action in wanted_servers(knative, self.now, self.scale_down_s, frozenset()).items():
+    def _move_servers(self) -> None:
+        for name, action in wanted_servers(self.known, self.now, self.scale_down_s, frozenset()).items():
             server = self.servers.get(name)
             if action == RUN and (server is None or not server.running):
                 self.servers[name] = Server(port=1000 + int(name[-5:]), state="starting", ready=False)
@@ -119,7 +124,7 @@ def flat(status: Document) -> dict[str, str]:
             for target in component["traffic"]
         )
     model = status.get("modelStatus")
-    if model:
+    if model and model.get("states"):
         states, ready = model["states"], model.get("copies", {}).get("totalCopies", 0)
         was = states["activeModelState"] or "nothing"
         found["model"] = f"{model['transitionStatus']}, {was} to {states['targetModelState']}, {ready} ready"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,18 @@ class Sandbox:
 
     def post(self, path: str, body: Document) -> Document:
         return self._json(self.api.post(path, json=body))
+
+    @contextlib.contextmanager
+    def config_map(self, namespace: str, name: str, data: dict[str, str]) -> Iterator[None]:
+        """A ConfigMap, as long as the context lasts."""
+        if self.api.get(f"/api/v1/namespaces/{namespace}").is_error:
+            self.namespace(namespace)
+        path = f"/api/v1/namespaces/{namespace}/configmaps"
+        self.post(path, {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name}, "data": data})
+        try:
+            yield
+        finally:
+            self.api.delete(f"{path}/{name}").raise_for_status()
 
     def namespace(self, name: str) -> Namespace:
         """A namespace of its own for one test."""
@@ -205,6 +218,11 @@ class Namespace:
         """Its model servers by revision."""
         found = servers(self.sandbox.home)
         return {one["id"].partition("/")[2]: one for one in found if one["id"].startswith(f"{self.name}/")}
+
+    def revisions_in_access_log(self) -> set[str]:
+        """Which revisions have answered for this namespace so far, as the gateway's log has it."""
+        lines = (self.sandbox.home / "logs" / "access.log").read_text(encoding="utf-8").splitlines()
+        return {entry["revision"] for entry in map(json.loads, lines) if entry["namespace"] == self.name}
 
     def client(self) -> Client:
         return Client(self.sandbox.envoy.port)

@@ -109,7 +109,7 @@ class World:
     def _once(self, service: Document) -> None:
         names = [part for part in ("m", service["spec"]["predictor"].get("name"), "predictor") if part]
         stable = "-".join(names)
-        at = Urls("http://m", f"http://{stable}", "", f"http://{stable}")
+        at = Urls("http://m", f"http://{stable}", "http://{name}", "", "http://{name}")
         wish = standard_wish(service | {"status": self.status}, self.runtimes, self.config, at)
         decision = decide(wish, self.record, self.servers, self.now, self.release)
         if decision.route != decision.record.routed:

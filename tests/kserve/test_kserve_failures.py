@@ -83,6 +83,7 @@ def test_a_killed_envoy_comes_back_with_the_traffic_it_had(canary: Namespace) ->
     canary.percent(0)
     unready = canary.wait("not in force", lambda s: condition(s, "PredictorRouteReady").get("status") == "Unknown")
     assert condition(unready["status"], "Ready")["status"] == "Unknown"
+    wait(lambda: "TrafficNotInForce" in canary.events(), "an event tells it")
     envoy.start()
     canary.settled({"01": 100})
     assert {canary.ask() for _ in range(20)} == {(200, "m-predictor-00001")}

@@ -177,21 +177,29 @@ def test_an_annotation_makes_a_revision_and_kubectls_own_does_not(ns: Namespace)
 
 def test_keys_on_the_config_maps_list_make_no_revision(ns: Namespace) -> None:
     listed = '{"serviceAnnotationDisallowedList": ["example.com/state"]}'
-    api = ns.sandbox.api
-    path = "/api/v1/namespaces/kserve/configmaps"
-    body = {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "inferenceservice-config"}}
-    if api.get("/api/v1/namespaces/kserve").is_error:
-        kserve = {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "kserve"}}
-        ns.sandbox.post("/api/v1/namespaces", kserve)
-    ns.sandbox.post(path, body | {"data": {"inferenceService": listed}})
-    try:
+    with ns.sandbox.config_map("kserve", "inferenceservice-config", {"inferenceService": listed}):
         ns.create("one")
         ns.settled({"01": 100})
         ns.annotate("example.com/state", "x")
         ns.annotate("example.com/other", "x")
         assert len(ns.settled({"02": 100})["status"]["conditions"]) == 8
-    finally:
-        api.delete(f"{path}/inferenceservice-config").raise_for_status()
+
+
+def test_idle_revisions_are_collected_as_knatives_config_map_says(ns: Namespace) -> None:
+    settings = {f"retain-since-{what}-time": "disabled" for what in ("create", "last-active")}
+    ns.create("one")
+    ns.settled({"01": 100})
+    ns.deploy("two", None)
+    ns.settled({"02": 100})
+    with ns.sandbox.config_map(
+        "knative-serving",
+        "config-gc",
+        settings | dict.fromkeys(("min-non-active-revisions", "max-non-active-revisions"), "0"),
+    ):
+        wait(lambda: sorted(ns.servers()) == ["m-predictor-00002"], "the idle revision is collected")
+        revisions = f"/apis/serving.knative.dev/v1/namespaces/{ns.name}/revisions"
+        wait(lambda: len(ns.items(revisions)) == 1, "and shown no more")
+    wait(lambda: "RevisionCollected" in ns.events(), "an event tells it")
 
 
 @pytest.mark.parametrize("percent", [400, -5])
@@ -270,6 +278,20 @@ def test_a_deleted_service_leaves_no_server_and_no_route(ns: Namespace) -> None:
     answer = client.get("/v1/models/m:predict", host=f"m.{ns.name}.localhost", body=b"{}").json
     client.close()
     assert answer["predictions"] == ["two"]
+
+
+def test_deleting_a_service_during_a_canary_answers_404_from_then_on_and_breaks_nothing(ns: Namespace) -> None:
+    ns.create("one")
+    ns.settled({"01": 100})
+    ns.deploy("two", 50)
+    ns.settled({"01": 50, "02": 50})
+    with ns.load() as load:
+        wait(lambda: len({answer.revision for answer in load.answers}) == 2, "both revisions answer")
+        ns.delete()
+        wait(lambda: bool(load.failed), "it answers no more")
+        wait(lambda: ns.servers() == {}, "the servers are gone")
+    assert load.broken == []
+    assert {answer.status for answer in load.failed} == {404}
 
 
 def _answers(ns: Namespace) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from sandbox.errors import InvalidSpec
 from sandbox.kserve.config import Config
-from sandbox.kserve.decide import Wish
+from sandbox.kserve.decide import Asked
 from sandbox.kserve.knative import Document
 from sandbox.kserve.manifests import load
 from sandbox.kserve.predictor import wish
@@ -116,12 +116,12 @@ def service(predictor: Document, **metadata: Any) -> Document:
     return {"metadata": {"name": "m", "namespace": "ns"} | metadata, "spec": {"predictor": predictor}}
 
 
-def wished(predictor: Document, **metadata: Any) -> Wish:
+def wished(predictor: Document, **metadata: Any) -> Asked:
     document = {
         "metadata": {"name": "r", "annotations": {"kanary.dev/preload": "torch, kserve"}},
         "spec": runtime("r").spec,
     }
-    return wish(service(predictor, **metadata), runtimes([], [document]), Config(), URLS)
+    return wish(service(predictor, **metadata), runtimes([], [document]), Config(), URLS).components["predictor"]
 
 
 def digest(predictor: Document, **metadata: Any) -> str:

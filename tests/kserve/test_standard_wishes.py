@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from sandbox.kserve.config import Config, mode
 from sandbox.kserve.config import read as read_config
 from sandbox.kserve.knative import Document
 from sandbox.kserve.runtimes import Runtime
+from sandbox.kserve.standard_route import describe
 from sandbox.kserve.standard_wish import (
     FIRST_RELEASE,
     NEXT_RELEASE,
@@ -24,7 +25,7 @@ from sandbox.kserve.status import Urls
 from sandbox.kserve.store import standard_from
 from tests.kserve.standard_replay import LAB, World
 
-_URLS = Urls("http://m", "http://m-predictor", "", "http://127.0.0.1/m-predictor")
+_URLS = Urls("http://m", "http://127.0.0.1/m-predictor", "http://{name}", "", "http://127.0.0.1/{name}")
 _NONE = {"serving.kserve.io/autoscalerClass": "none"}
 
 
@@ -158,6 +159,18 @@ def test_a_record_is_read_as_it_was_written() -> None:
     assert world.record is not None
     assert all((world.record.leaving, world.record.routed, world.record.scalers))
     assert standard_from(json.loads(json.dumps(asdict(world.record)))) == world.record
+
+
+def test_the_gateway_is_told_of_grpc_and_of_the_port_of_metrics() -> None:
+    world = World(release=NEXT_RELEASE)
+    service = _service({"model": _model("s3://1", ports=[{"name": "h2c", "containerPort": 9000}])})
+    world.reconcile(service)
+    for _, server in list(world.starting()):
+        world.answer(service, server)
+    assert world.record is not None
+    servers = {name: replace(one, metrics_port=9001) for name, one in world.servers.items()}
+    described = describe(("ns", "m"), world.record, world.record.routed, servers, None)
+    assert [(one.http2, one.metrics_port) for one in described.revisions] == [(True, 9001)]
 
 
 @pytest.mark.parametrize(
