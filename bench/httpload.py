@@ -143,7 +143,7 @@ class _Connection(asyncio.Protocol):
         """Open the connection, which then sends; a refusal is a failed request."""
         parts = urlsplit(self.window.job.url)
         try:
-            await asyncio.get_running_loop().create_connection(lambda: self, parts.hostname, parts.port)
+            await asyncio.get_running_loop().create_connection(lambda: self, parts.hostname or "", parts.port or 80)
         except OSError as error:
             self.window.failed[type(error).__name__] += 1
             await asyncio.sleep(0.01)

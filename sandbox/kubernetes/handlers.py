@@ -50,7 +50,9 @@ if TYPE_CHECKING:
 EYES = ("curl", "Wget", "Mozilla/5.0")
 HEALTH = ("healthz", "livez", "readyz")
 CHECKS = ("ping", "log", "etcd")
-PROTOBUF_V2 = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+# kubectl still asks by the first name; no parser of media types takes that, so the answer bears the second.
+PROTOBUF_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+ASKED_V2 = ("application/com.github.proto-openapi.spec.v2@v1.0+protobuf", PROTOBUF_V2)
 
 
 def json_response(
@@ -306,7 +308,7 @@ def _discovered(api: Api, request: Request, parts: list[str]) -> Response | None
 
 def _openapi(request: Request, parts: list[str]) -> Response:
     match parts:
-        case ["v2"] if PROTOBUF_V2 in request.headers.get("accept", ""):
+        case ["v2"] if any(name in request.headers.get("accept", "") for name in ASKED_V2):
             return json_response(200, openapi.v2_protobuf(), media=PROTOBUF_V2)
         case ["v2"]:
             return json_response(200, representation.dump(openapi.v2_json()))
