@@ -5,7 +5,7 @@ Nothing here awaits: between reading an object and writing it nobody else runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +80,7 @@ def create_object(
         builtins.complete(resource, body, None)
     _validate(resource, body, None, taken.kind)
     if cluster.admission:
-        cluster.admission.validate(resource, body, None)
+        cluster.admission.validate(resource, body, None, _beside(cluster, target))
     name = body["metadata"]["name"]
     if given_version.isdigit() and given_version != "0":
         raise internal("resourceVersion should not be set on objects to be created")
@@ -105,6 +105,10 @@ def _first_claims(
     if resource.stored_as:
         blank, body = events.to_view(blank), events.to_view(body)
     return managed.after_update(given, blank, body, node, manager, cluster.now())
+
+
+def _beside(cluster: Cluster, target: Target) -> Iterator[Body]:
+    return (stored.body for stored in cluster.store.objects(target.resource.id, target.namespace))
 
 
 def replace_object(cluster: Cluster, target: Target, decoded: Decoded, options: WriteOptions) -> Outcome:
@@ -174,7 +178,7 @@ def update_object(
     _bump_generation(resource, body, old)
     _validate(resource, body, old, taken.kind, target.subresource)
     if cluster.admission and not target.subresource:
-        cluster.admission.validate(resource, body, old)
+        cluster.admission.validate(resource, body, old, _beside(cluster, target))
     if claims is None:
         given = None if target.subresource else given_fields
         claims = _updated_claims(target, body, old, given, options, cluster.now())
