@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from sandbox.kubernetes import runtimeadmission
 from sandbox.kubernetes.registry import KSERVE, Resource
 from sandbox.kubernetes.status import ApiError
 
@@ -64,11 +66,18 @@ class Admission:
             _default_containers(component)
         return body
 
-    def validate(self, resource: Resource, body: Body, old: Body | None) -> None:
-        """Raises ApiError 403 with KServe's reason, or with ours for a kind that the sandbox cannot run."""
+    def validate(self, resource: Resource, body: Body, old: Body | None, existing: Iterable[Body] = ()) -> None:
+        """Raises ApiError 403 with KServe's reason, or with ours for a kind that the sandbox cannot run.
+
+        `existing`: the objects of the kind that there are, in the same namespace.
+        """
         if resource.unserved:
             why = f"the sandbox has nothing that runs a {resource.kind}; use a cluster with KServe for it"
             raise ApiError(403, "Forbidden", f'admission webhook "sandbox.kanary" denied the request: {why}')
+        if resource.group == KSERVE and resource.kind in runtimeadmission.KINDS:
+            if why := runtimeadmission.refusal(resource.kind, body, existing):
+                raise ApiError(403, "Forbidden", _denied("validator", why, resource.kind.lower()))
+            return
         if not _concerns(resource) or body["metadata"].get("deletionTimestamp"):
             return
         try:
@@ -83,8 +92,8 @@ def _concerns(resource: Resource) -> bool:
     return resource.group == KSERVE and resource.kind == "InferenceService"
 
 
-def _denied(webhook: str, why: str) -> str:
-    return f'admission webhook "inferenceservice.kserve-webhook-server.{webhook}" denied the request: {why}'
+def _denied(webhook: str, why: str, kind: str = "inferenceservice") -> str:
+    return f'admission webhook "{kind}.kserve-webhook-server.{webhook}" denied the request: {why}'
 
 
 def _default_mode(body: Body, default: str) -> None:

@@ -19,6 +19,7 @@ from sandbox.kubernetes import auth, controllers, handlers, representation
 from sandbox.kubernetes.auth import ANONYMOUS, User
 from sandbox.kubernetes.cluster import Cluster
 from sandbox.kubernetes.decode import MAX_BODY, too_large
+from sandbox.kubernetes.negotiation import YAML, Wanted, wants_yaml
 from sandbox.kubernetes.status import ApiError
 from sandbox.kubernetes.storage import StorageFailed
 from sandbox.kubernetes.watch import Hub
@@ -44,7 +45,7 @@ class Api:
         except ClientDisconnect:
             return
         except ApiError as error:
-            response = refusal(error)
+            response = refusal(error, request.headers.get("accept", ""))
         except StorageFailed as error:
             log.error("%s", error)
             response = refusal(ApiError(500, "InternalError", f"Internal error occurred: {error.message}", {}))
@@ -71,10 +72,13 @@ async def read_body(request: Request) -> bytes:
     return b"".join(chunks)
 
 
-def refusal(error: ApiError) -> Response:
+def refusal(error: ApiError, accept: str = "") -> Response:
     """A Status, or the plain text of paths that mean nothing."""
     if error.text:
         return Response(error.text, error.code, media_type="text/plain")
+    if wants_yaml(accept):
+        content = representation.encode(error.body(), Wanted(media=YAML))
+        return handlers.json_response(error.code, content, error.warnings, error.headers, YAML)
     return handlers.json_response(error.code, representation.dump(error.body()) + b"\n", error.warnings, error.headers)
 
 

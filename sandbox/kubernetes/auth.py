@@ -14,7 +14,7 @@ from sandbox.errors import SandboxError
 from sandbox.kubernetes.status import ApiError, details, forbidden, qualified, unauthorized
 
 # What anyone may ask, as the role system:public-info-viewer allows.
-PUBLIC = ("/healthz", "/livez", "/readyz", "/version")
+PUBLIC = ("/healthz", "/livez", "/readyz", "/version", "/version/")
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,14 @@ def authenticate(tokens: dict[str, User], authorization: str) -> User:
 
 def refuse_resource(verb: str, group: str, plural: str, name: str, namespace: str) -> ApiError:
     """403 for what the anonymous user asks of a resource."""
+    if (group, plural) == ("", "namespaces") and name:
+        namespace = name
     where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
-    named = f'{qualified(group, plural)} "{name}"' if name else qualified(group, plural)
+    whole = plural.partition("/")[0]
+    named = f'{qualified(group, whole)} "{name}"' if name else qualified(group, whole)
     what = f'cannot {verb} resource "{plural}" in API group "{group}" {where}'
     message = f'{named} is forbidden: User "{ANONYMOUS.name}" {what}'
-    return forbidden(message, details(group, plural, name))
+    return forbidden(message, details(group, whole, name))
 
 
 def refuse_path(method: str, path: str) -> ApiError:

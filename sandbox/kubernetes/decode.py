@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,14 @@ from sandbox.kubernetes.status import ApiError, bad_request, unsupported_media_t
 
 Body = dict[str, Any]
 MAX_BODY = 3 * 1024 * 1024
+# What Go's scheme calls itself in messages.
+SCHEME = "pkg/runtime/scheme.go:111"
 OBJECT_TYPES = ("application/json", "application/yaml")
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A parsed document and the paths of keys that it gives twice (the last one counts)."""
+    """A parsed document and the keys that it gives twice (the last one counts): paths, in YAML Go's sentences."""
 
     value: Any
     duplicates: tuple[str, ...] = ()
@@ -46,22 +49,43 @@ def parse_json(raw: bytes) -> Decoded:
     return Decoded(value, tuple(_paths(value, twice, "")) if twice else ())
 
 
-def parse_yaml(raw: bytes) -> Any:
-    """Parses YAML or JSON to JSON values; dates stay strings. Raises gojson.Malformed."""
+def parse_yaml(raw: bytes, duplicates: list[str] | None = None) -> Any:
+    """Parses the first document of YAML or JSON to JSON values; dates stay strings. Raises gojson.Malformed.
+
+    Keys that a map gives twice are told in `duplicates`, in Go's words.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
         """YAML without timestamps, which JSON has no place for."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if key.value in seen and duplicates is not None:
+                    duplicates.append(f'line {key.start_mark.line + 1}: key "{key.value}" already set in map')
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
 
     Loader.yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     try:
-        value = yaml.load(raw, Loader)
+        value = next(iter(yaml.load_all(raw, Loader)), None)
         return json.loads(json.dumps(value), parse_float=_number)
+    except yaml.MarkedYAMLError as error:
+        raise gojson.Malformed(f"error converting YAML to JSON: {_yaml_fault(error)}") from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise gojson.Malformed(f"error converting YAML to JSON: {' '.join(str(error).split())}") from error
+
+
+def _yaml_fault(error: Any) -> str:
+    """A parser's complaint as Go's port of it words it: the same places, fewer words."""
+    problem = str(error.problem or error.context or error)
+    problem = re.sub(r"^expected (the )?(.+?),? but (found|got).*", r"did not find expected \2", problem)
+    line = error.problem_mark.line if error.problem_mark else 0
+    return f"yaml: line {max(1, line)}: {problem}"
 
 
 def decode_object(raw: bytes, content_type: str, resource: Resource) -> Decoded:
@@ -71,11 +95,14 @@ def decode_object(raw: bytes, content_type: str, resource: Resource) -> Decoded:
         return Decoded(decode_protobuf(raw))
     if kind not in ("", *OBJECT_TYPES):
         raise unsupported_media_type([*OBJECT_TYPES, protobuf.MEDIA])
+    twice: list[str] = []
     try:
-        decoded = Decoded(parse_yaml(raw)) if kind == "application/yaml" else parse_json(raw)
+        decoded = Decoded(parse_yaml(raw, twice), tuple(twice)) if kind == "application/yaml" else parse_json(raw)
     except gojson.Malformed as error:
         why = f"couldn't get version/kind; json parse error: {error}"
         raise bad_request(_unrecognized(resource, why, raw)) from error
+    if decoded.value is None:
+        raise bad_request(_unrecognized(resource, "Object 'Kind' is missing in 'null'", raw))
     if not isinstance(decoded.value, dict):
         why = f"couldn't get version/kind; json parse error: {_wrong_go_type(decoded.value)}"
         raise bad_request(_unrecognized(resource, why, raw))
@@ -117,10 +144,16 @@ def _require_kind(value: Body, resource: Resource, raw: bytes) -> None:
         value.setdefault("kind", resource.kind)
         value.setdefault("apiVersion", resource.api_version)
         return
-    for field, title in (("kind", "Kind"), ("apiVersion", "apiVersion")):
-        if not value.get(field):
-            text = raw.decode("utf-8", "replace").strip()
-            raise bad_request(_unrecognized(resource, f"Object '{title}' is missing in '{text}'", raw))
+    for field in ("kind", "apiVersion"):
+        if not isinstance(value.get(field, ""), str):
+            wrong = f"json: cannot unmarshal {go_kind(value[field])} into Go struct field .{field} of type string"
+            raise bad_request(_unrecognized(resource, f"couldn't get version/kind; json parse error: {wrong}", raw))
+    if not value.get("kind"):
+        text = raw.decode("utf-8", "replace").strip()
+        raise bad_request(_unrecognized(resource, f"Object 'Kind' is missing in '{text}'", raw))
+    version = value.setdefault("apiVersion", "")
+    if version.count("/") > 1:
+        raise bad_request(_unrecognized(resource, f"unexpected GroupVersion string: {version}", raw))
 
 
 def _unrecognized(resource: Resource, why: str, raw: bytes) -> str:
@@ -130,6 +163,8 @@ def _unrecognized(resource: Resource, why: str, raw: bytes) -> str:
 def _summary(raw: bytes) -> str:
     if not raw:
         return "<empty>"
+    if not raw.startswith(b"{"):
+        return raw.hex() if len(raw) <= 30 else f"{raw[:30].hex()} ..."
     text = raw.decode("utf-8", "replace")
     return text if len(text) <= 30 else f"{text[:30]} ..."
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sandbox.kubernetes import protobuf
 from sandbox.kubernetes.cluster import Cluster
-from sandbox.kubernetes.decode import decode_any
-from sandbox.kubernetes.options import META, integer
+from sandbox.kubernetes.decode import OBJECT_TYPES, SCHEME, decode_any, go_kind
+from sandbox.kubernetes.options import META, dry_run_faults, integer
 from sandbox.kubernetes.registry import NAMESPACES
-from sandbox.kubernetes.selectors import Matcher
-from sandbox.kubernetes.status import ApiError, Cause, bad_request, conflict, invalid, success
+from sandbox.kubernetes.status import (
+    ApiError,
+    Cause,
+    bad_request,
+    conflict,
+    invalid,
+    success,
+    unsupported_media_type,
+)
 from sandbox.kubernetes.storage import Stored
 from sandbox.kubernetes.writes import Outcome, Target, current_object
 
@@ -32,7 +40,7 @@ class DeleteOptions:
 
 def parse_options(query: Mapping[str, str], raw: bytes, content_type: str) -> DeleteOptions:
     """DeleteOptions from the body, the query's filling in. Raises ApiError 400, 422."""
-    body = decode_any(raw, content_type)
+    body = _decoded(raw, content_type)
     _check_types(body)
     policy = body.get("propagationPolicy") or query.get("propagationPolicy", "")
     orphan = body.get("orphanDependents", query.get("orphanDependents"))
@@ -48,8 +56,24 @@ def parse_options(query: Mapping[str, str], raw: bytes, content_type: str) -> De
         policy = "Orphan" if orphan in (True, "true") else "Background"
     integer(query.get("gracePeriodSeconds", ""))
     conditions = body.get("preconditions") or {}
-    dry_run = body.get("dryRun") or query.get("dryRun")
+    dry_run = body.get("dryRun") or ([query["dryRun"]] if "dryRun" in query else [])
+    if faults := dry_run_faults(dry_run):
+        raise invalid(META, "DeleteOptions", "", faults)
     return DeleteOptions(policy, conditions.get("uid", ""), conditions.get("resourceVersion", ""), bool(dry_run))
+
+
+def _decoded(raw: bytes, content_type: str) -> Body:
+    """The body, if it is one of DeleteOptions."""
+    if not raw.strip():
+        return {}
+    media = content_type.partition(";")[0].strip().lower()
+    if media not in ("", *OBJECT_TYPES, protobuf.MEDIA):
+        raise unsupported_media_type([*OBJECT_TYPES, protobuf.MEDIA])
+    body = decode_any(raw, content_type)
+    if (kind := body.get("kind", "DeleteOptions")) != "DeleteOptions":
+        version = body.get("apiVersion", "")
+        raise bad_request(f'no kind "{kind}" is registered for version "{version}" in scheme "{SCHEME}"')
+    return body
 
 
 def _check_types(body: Body) -> None:
@@ -60,6 +84,12 @@ def _check_types(body: Body) -> None:
         wrong = [name for name in ("uid", "resourceVersion") if not isinstance(conditions.get(name, ""), str)]
     if wrong:
         raise bad_request(f"json: cannot unmarshal into Go struct field DeleteOptions.{wrong[0]}")
+    grace = body.get("gracePeriodSeconds")
+    if grace is not None and (not isinstance(grace, int) or isinstance(grace, bool)):
+        got = go_kind(grace)
+        raise bad_request(
+            f"json: cannot unmarshal {got} into Go struct field DeleteOptions.gracePeriodSeconds of type int64"
+        )
 
 
 def delete(cluster: Cluster, target: Target, options: DeleteOptions) -> Outcome:
@@ -83,12 +113,10 @@ def delete(cluster: Cluster, target: Target, options: DeleteOptions) -> Outcome:
     return Outcome(200, success(resource.group, resource.plural, target.name, uid), whole=True)
 
 
-def delete_collection(cluster: Cluster, target: Target, matches: Matcher, options: DeleteOptions) -> list[Stored]:
-    """Deletes every selected object; the objects as they were."""
-    chosen = [s for s in cluster.store.objects(target.resource.id, target.namespace) if matches(s.body)]
+def delete_collection(cluster: Cluster, target: Target, chosen: Iterable[Stored], options: DeleteOptions) -> None:
+    """Deletes the objects of a list."""
     for stored in chosen:
         delete(cluster, Target(target.resource, stored.namespace, stored.name), options)
-    return chosen
 
 
 def _check_preconditions(target: Target, stored: Stored, options: DeleteOptions) -> None:
@@ -99,6 +127,9 @@ def _check_preconditions(target: Target, stored: Stored, options: DeleteOptions)
     )
     for word, wanted, actual, fate in pairs:
         if wanted and wanted != actual:
+            if resource.kind == "Namespace":
+                why = f"Precondition failed: {word} in precondition: {wanted}, {word} in object meta: {actual}"
+                raise conflict(resource.group, resource.plural, target.name, why)
             why = (
                 f"the {word} in the precondition ({wanted}) does not match the {word} in record ({actual}). "
                 f"The object might have been {fate}"

@@ -14,6 +14,10 @@ SUBRESOURCE_VERBS = ["get", "patch", "update"]
 VERSION: Body = {
     "major": "1",
     "minor": "36",
+    "emulationMajor": "1",
+    "emulationMinor": "36",
+    "minCompatibilityMajor": "1",
+    "minCompatibilityMinor": "35",
     "gitVersion": "v1.36.2",
     "gitCommit": "",
     "gitTreeState": "clean",

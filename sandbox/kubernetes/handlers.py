@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -28,8 +29,8 @@ from sandbox.kubernetes import (
     writes,
 )
 from sandbox.kubernetes.auth import User
-from sandbox.kubernetes.decode import decode_any, decode_object
-from sandbox.kubernetes.negotiation import Wanted, check_form, negotiate
+from sandbox.kubernetes.decode import decode_object
+from sandbox.kubernetes.negotiation import YAML, Wanted, check_form, check_watch, negotiate, wants_yaml
 from sandbox.kubernetes.paths import ResourcePath
 from sandbox.kubernetes.reads import Page
 from sandbox.kubernetes.registry import Resource
@@ -49,7 +50,10 @@ if TYPE_CHECKING:
 # Clients behind which a person reads: they get indented JSON, as from the real server.
 EYES = ("curl", "Wget", "Mozilla/5.0")
 HEALTH = ("healthz", "livez", "readyz")
-PROTOBUF_V2 = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+CHECKS = ("ping", "log", "etcd")
+# kubectl still asks by the first name; no parser of media types takes that, so the answer bears the second.
+PROTOBUF_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+ASKED_V2 = ("application/com.github.proto-openapi.spec.v2@v1.0+protobuf", PROTOBUF_V2)
 
 
 def json_response(
@@ -69,14 +73,18 @@ def json_response(
 def refuse_anonymous(request: Request) -> None:
     """Raises ApiError 403 unless the path is public."""
     path = request.url.path
-    if path.rstrip("/").startswith(auth.PUBLIC):
+    if path in auth.PUBLIC:
         return
     found = paths.parse(path)
     if found is None:
         raise auth.refuse_path(request.method, path)
-    verb = found.verb(request.method, options.truth(request.query_params.get("watch")))
+    verb = found.verb(request.method, options.truth(_query(request).get("watch")))
     plural = f"{found.plural}/{found.subresource}" if found.subresource else found.plural
     raise auth.refuse_resource(verb, found.group, plural, found.name, found.namespace)
+
+
+def _query(request: Request) -> dict[str, str]:
+    return options.first_values(request.query_params.multi_items())
 
 
 async def dispatch(api: Api, request: Request, user: User, raw: bytes) -> Response:
@@ -89,9 +97,13 @@ async def dispatch(api: Api, request: Request, user: User, raw: bytes) -> Respon
     if (found.group, found.plural, found.subresource) == ("", "services", "proxy"):
         return await proxy.forward(request, api.cluster.home, found.name, found.rest, raw)
     resource = registry.find(found.group, found.version, found.plural)
-    if resource is None or bool(found.namespace) > resource.namespaced or found.rest:
+    if resource is None and registry.is_builtin(found.group):
+        raise _no_such_resource()
+    if resource is None or bool(found.namespace) > resource.namespaced:
         raise page_not_found()
-    watched = options.truth(request.query_params.get("watch")) or found.watch
+    if found.rest:
+        raise not_found(resource.group, resource.plural, found.name) if resource.custom else _no_such_resource()
+    watched = options.truth(_query(request).get("watch")) or found.watch
     verb = found.verb(request.method, watched)
     if resource.namespaced and not found.namespace and verb not in ("list", "watch"):
         raise page_not_found()
@@ -101,13 +113,17 @@ async def dispatch(api: Api, request: Request, user: User, raw: bytes) -> Respon
     return _resource(api, request, target, verb, raw)
 
 
+def _no_such_resource() -> ApiError:
+    return ApiError(404, "NotFound", "the server could not find the requested resource", {})
+
+
 def _target(resource: Resource, found: ResourcePath) -> Target:
     sub = found.subresource
     if sub and not (sub == "status" and resource.status) and not (sub == "log" and resource.log):
         if resource.custom:
             raise not_found(resource.group, resource.plural, found.name)
         if (resource.kind, sub) != ("Namespace", "finalize"):
-            raise ApiError(404, "NotFound", "the server could not find the requested resource", {})
+            raise _no_such_resource()
     return Target(resource, found.namespace, found.name, sub)
 
 
@@ -118,7 +134,7 @@ def _resource(api: Api, request: Request, target: Target, verb: str, raw: bytes)
     match verb:
         case "list":
             check_form(wanted, True, resource.custom)
-            page = reads.list_objects(api.cluster, target, options.list_options(request.query_params))
+            page = reads.list_objects(api.cluster, target, options.list_options(_query(request)))
             return _page(api, request, target, page, wanted)
         case "watch":
             return _watch(api, request, target, wanted)
@@ -126,13 +142,15 @@ def _resource(api: Api, request: Request, target: Target, verb: str, raw: bytes)
             return _delete_collection(api, request, target, wanted, raw)
         case "get":
             check_form(wanted, False, resource.custom)
-            stored = reads.get(api.cluster, target, request.query_params.get("resourceVersion", ""))
+            if options.truth(_query(request).get("export")):
+                raise bad_request("the export parameter, deprecated since v1.14, is no longer supported")
+            stored = reads.get(api.cluster, target, _query(request).get("resourceVersion", ""))
             return _outcome(api, request, target, Outcome(200, stored.body), wanted)
     return _outcome(api, request, target, _write(api, request, target, verb, raw), wanted)
 
 
 def _pretty(request: Request) -> bool:
-    given = request.query_params.get("pretty")
+    given = _query(request).get("pretty")
     return request.headers.get("user-agent", "").startswith(EYES) if given is None else options.truth(given)
 
 
@@ -153,7 +171,7 @@ def _not_supported(resource: Resource, verb: str) -> ApiError:
 
 
 def _write(api: Api, request: Request, target: Target, verb: str, raw: bytes) -> Outcome:
-    query, media = request.query_params, request.headers.get("content-type", "")
+    query, media = _query(request), request.headers.get("content-type", "")
     agent = request.headers.get("user-agent", "")
     match verb:
         case "create":
@@ -163,7 +181,7 @@ def _write(api: Api, request: Request, target: Target, verb: str, raw: bytes) ->
             chosen = options.write_options(query, "UpdateOptions", agent)
             return writes.replace_object(api.cluster, target, decode_object(raw, media, target.resource), chosen)
         case "patch":
-            chosen = options.write_options(query, "PatchOptions", agent)
+            chosen = options.write_options(query, "PatchOptions", agent, patches.is_apply(media))
             return patches.patch_object(api.cluster, target, raw, media, chosen, query.get("fieldManager", ""))
     return deletion.delete(api.cluster, target, deletion.parse_options(query, raw, media))
 
@@ -172,27 +190,38 @@ def _outcome(api: Api, request: Request, target: Target, outcome: Outcome, wante
     if outcome.whole:
         content = representation.encode(outcome.body, wanted)
     else:
-        include = request.query_params.get("includeObject", "")
+        include = _included(request, wanted)
         content = representation.one(target.resource, outcome.body, wanted, include, api.cluster.clock())
     return json_response(outcome.code, content, outcome.warnings, media=wanted.media)
 
 
 def _page(api: Api, request: Request, target: Target, page: Page, wanted: Wanted) -> Response:
-    include = request.query_params.get("includeObject", "")
+    include = _included(request, wanted)
     content = representation.listed(target.resource, page, wanted, include, api.cluster.clock())
     return json_response(200, content, media=wanted.media)
 
 
+def _included(request: Request, wanted: Wanted) -> str:
+    """What of each object comes with its row of a table. Raises ApiError 400."""
+    given = _query(request).get("includeObject", "")
+    if wanted.form == "Table" and given not in ("", "Metadata", "Object", "None"):
+        why = f"Invalid value: \"{given}\": must be 'Metadata', 'Object', 'None', or empty"
+        raise bad_request(f"Unable to convert to Table as requested: includeObject: {why}")
+    return given
+
+
 def _delete_collection(api: Api, request: Request, target: Target, wanted: Wanted, raw: bytes) -> Response:
-    query = request.query_params
-    matches = selectors.matcher(query.get("labelSelector", ""), query.get("fieldSelector", ""), target.resource)
+    query = _query(request)
     chosen = deletion.parse_options(query, raw, request.headers.get("content-type", ""))
-    deleted = deletion.delete_collection(api.cluster, target, matches, chosen)
-    return _page(api, request, target, Page(deleted, api.cluster.store.version), wanted)
+    page = reads.list_objects(api.cluster, target, options.list_options(query))
+    deletion.delete_collection(api.cluster, target, page.items, chosen)
+    return _page(api, request, target, replace(page, version=api.cluster.store.version), wanted)
 
 
 def _watch(api: Api, request: Request, target: Target, wanted: Wanted) -> Response:
-    query = request.query_params
+    query = _query(request)
+    check_watch(wanted)
+    _included(request, wanted)
     chosen = options.list_options(query, watch=True)
     if target.name:
         chosen = options.named(chosen, target.name)
@@ -205,25 +234,32 @@ def _watch(api: Api, request: Request, target: Target, wanted: Wanted) -> Respon
 
 
 async def _log(api: Api, request: Request, target: Target) -> Response:
-    pod = writes.current_object(api.cluster, target)
-    asked = await asyncio.to_thread(logs.part, pod, api.cluster.home, request.query_params)
-    content: AsyncIterator[bytes] = logs.read(asked, request.query_params)
+    pod, query = writes.current_object(api.cluster, target), _query(request)
+    asked = await asyncio.to_thread(logs.part, pod, api.cluster.home, query)
+    content: AsyncIterator[bytes] = logs.read(asked, query)
     return StreamingResponse(content, media_type="text/plain")
 
 
 def _review(api: Api, request: Request, user: User, found: ResourcePath, raw: bytes) -> Response:
+    if found.name:
+        raise _no_such_resource()
     if request.method != "POST":
         raise method_not_allowed()
-    body = decode_any(raw, request.headers.get("content-type", ""))
-    answer = reviews.ANSWERS[found.group, found.plural](body, user, api.cluster.now())
-    return json_response(201, representation.dump(answer))
+    wanted = negotiate(request.headers.get("accept", ""), pretty=_pretty(request))
+    agent = request.headers.get("user-agent", "")
+    chosen = options.write_options(_query(request), "CreateOptions", agent)
+    media = request.headers.get("content-type", "")
+    answer, warnings = reviews.answer(found.group, found.plural, raw, media, user, api.cluster.now(), chosen)
+    return json_response(201, representation.encode(answer, wanted), warnings, media=wanted.media)
 
 
 def _about_the_server(api: Api, request: Request) -> Response:
     parts = request.url.path.strip("/").split("/")
-    if parts[0] in HEALTH and len(parts) <= 2:
-        return Response("ok", media_type="text/plain")
+    if parts[0] in HEALTH:
+        return _health(request, parts)
     if parts == ["version"]:
+        if request.method not in ("GET", "HEAD"):
+            raise method_not_allowed()
         return json_response(200, representation.dump(discovery.VERSION))
     if parts[0] == "openapi":
         return _openapi(request, parts[1:])
@@ -233,12 +269,23 @@ def _about_the_server(api: Api, request: Request) -> Response:
     return document
 
 
+def _health(request: Request, parts: list[str]) -> Response:
+    if len(parts) > 2 or (len(parts) == 2 and parts[1] not in CHECKS):
+        raise page_not_found()
+    if len(parts) == 1 and "verbose" in _query(request):
+        lines = "".join(f"[+]{check} ok\n" for check in CHECKS)
+        return Response(f"{lines}{parts[0]} check passed\n", media_type="text/plain")
+    return Response("ok", media_type="text/plain")
+
+
 def _discovered(api: Api, request: Request, parts: list[str]) -> Response | None:
     accept = request.headers.get("accept", "")
     if parts in (["api"], ["apis"]) and "as=APIGroupDiscoveryList" in accept and "v=v2;" in accept:
         found: dict[str, Any] | None = discovery.aggregated(core=parts == ["api"])
         headers = {"ETag": f'"{discovery.etag(found or {})}"', "Vary": "Accept"}
         return json_response(200, representation.dump(found), headers=headers, media=discovery.AGGREGATED)
+    if parts in (["api"], ["apis"]):
+        negotiate(accept)
     match parts:
         case ["api"]:
             found = discovery.api_versions(api.server)
@@ -252,12 +299,18 @@ def _discovered(api: Api, request: Request, parts: list[str]) -> Response | None
             found = discovery.resources(group, version)
         case _:
             found = None
-    return None if found is None else json_response(200, representation.dump(found))
+    if found is None:
+        return None
+    if parts[0] == "api" and len(parts) == 2 and request.method not in ("GET", "HEAD"):
+        raise method_not_allowed()
+    if wants_yaml(accept):
+        return json_response(200, representation.encode(found, Wanted(media=YAML)), media=YAML)
+    return json_response(200, representation.dump(found))
 
 
 def _openapi(request: Request, parts: list[str]) -> Response:
     match parts:
-        case ["v2"] if PROTOBUF_V2 in request.headers.get("accept", ""):
+        case ["v2"] if any(name in request.headers.get("accept", "") for name in ASKED_V2):
             return json_response(200, openapi.v2_protobuf(), media=PROTOBUF_V2)
         case ["v2"]:
             return json_response(200, representation.dump(openapi.v2_json()))

@@ -127,7 +127,7 @@ def apply(claims: list[Claim], live: Body, node: Node, wish: Application) -> tup
     touched = _without(change.added | change.modified, ignored)
     conflicts = [
         (claim.manager, path)
-        for claim in others
+        for claim in sorted(others, key=lambda claim: claim.manager.describe())
         for path in sorted((claim.fields & touched) - wish.yielded, key=fieldset.text)
     ]
     if conflicts and not wish.force:
@@ -220,7 +220,7 @@ def untyped(applied: Any, node: Node, path: str = "") -> list[str]:
     if wrong:
         return [f"{path}: {wrong}"]
     if isinstance(applied, dict):
-        for name, value in applied.items():
+        for name, value in sorted(applied.items()):
             inner = node.field(name)
             if inner is not None:
                 found += untyped(value, inner, f"{path}.{name}")
@@ -239,11 +239,16 @@ def _wrong_scalar(value: Any, node: Node) -> str:
         case "integer" | "number" if got:
             return f"expected numeric (int or float), got {got}"
         case "boolean" if value is not None and not isinstance(value, bool):
-            return f"expected boolean, got {json.dumps(value)}"
+            return f"expected boolean, got {_spoken(value)}"
         case "string" if value is not None and not isinstance(value, str):
-            return f"expected string, got {json.dumps(value)}"
+            return f"expected string, got {_spoken(value)}"
         case "object" if value is not None and not isinstance(value, dict):
-            return f"expected map, got {json.dumps(value)}"
+            return f"expected map, got {_spoken(value)}"
         case "array" if value is not None and not isinstance(value, list):
-            return f"expected list, got {json.dumps(value)}"
+            return f"expected list, got {_spoken(value)}"
     return ""
+
+
+def _spoken(value: Any) -> str:
+    """A value as Go's %v prints the library's wrapper of it."""
+    return f"&value.valueUnstructured{{Value:{json.dumps(value)}}}"

@@ -65,14 +65,13 @@ def fresh(metadata: Body, resource: Resource, now: str) -> Body:
 def carried(new: Body, old: Body) -> Body:
     """The metadata of an update: what only the server sets comes from the old object unless it is contradicted."""
     merged = dict(new)
-    for field in ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"):
+    for field in ("uid", "deletionTimestamp", "deletionGracePeriodSeconds"):
         if field in old:
             merged.setdefault(field, old[field])
-        elif field != "uid":
-            merged.pop(field, None)
-    merged.pop("generation", None)
-    if "generation" in old:
-        merged["generation"] = old["generation"]
+    for field in ("generation", "creationTimestamp"):
+        merged.pop(field, None)
+        if field in old:
+            merged[field] = old[field]
     if "generateName" in old:
         merged.setdefault("generateName", old["generateName"])
     return merged
@@ -81,8 +80,8 @@ def carried(new: Body, old: Body) -> Body:
 def update_faults(new: Body, old: Body) -> list[Cause]:
     """What an update may not do to metadata."""
     found = [
-        invalid(f"metadata.{field}", new[field], "field is immutable")
-        for field in ("uid", "creationTimestamp")
+        invalid(f"metadata.{field}", new.get(field), "field is immutable")
+        for field in ("uid", "deletionTimestamp", "deletionGracePeriodSeconds")
         if new.get(field) != old.get(field)
     ]
     added = [f for f in new.get("finalizers", ()) if f not in old.get("finalizers", ())]

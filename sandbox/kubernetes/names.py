@@ -41,22 +41,26 @@ VALUE_MESSAGE = (
 Rule = Callable[[str], list[str]]
 
 
-def _rule(pattern: str, message: str, longest: int) -> Rule:
+def _rule(pattern: str, message: str, longest: int, unit: str = "bytes") -> Rule:
     def check(value: str) -> list[str]:
-        found = [] if len(value) <= longest else [f"must be no more than {longest} bytes"]
+        found = [] if len(value) <= longest else [f"must be no more than {longest} {unit}"]
         return found if re.fullmatch(pattern, value) else [*found, message]
 
     return check
 
 
-subdomain = _rule(SUBDOMAIN, SUBDOMAIN_MESSAGE, 253)
-label = _rule(LABEL, LABEL_MESSAGE, 63)
-dns_1035 = _rule(DNS_1035, DNS_1035_MESSAGE, 63)
+subdomain = _rule(SUBDOMAIN, SUBDOMAIN_MESSAGE, 253, "characters")
+label = _rule(LABEL, LABEL_MESSAGE, 63, "characters")
+dns_1035 = _rule(DNS_1035, DNS_1035_MESSAGE, 63, "characters")
 label_value = _rule(VALUE, VALUE_MESSAGE, 63)
 
 
-def qualified_name(value: str) -> list[str]:
+def qualified_name(value: str, *, label: bool = False) -> list[str]:
     """Faults of a label key, annotation key or finalizer: an optional DNS prefix, a slash, a name."""
+    if value.count("/") > 1:
+        what = "a valid label key" if label else "a qualified name"
+        rest = QUALIFIED_MESSAGE.removeprefix("name part")
+        return [f"{what}{rest} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"]
     prefix, slash, name = value.rpartition("/")
     found = []
     if slash and not prefix:
@@ -72,9 +76,13 @@ def qualified_name(value: str) -> list[str]:
     return found
 
 
+def _any(value: str) -> list[str]:
+    return []
+
+
 def rule_for(kind: str) -> Rule:
     """The rule that names of a kind follow."""
-    return {"Namespace": label, "Service": dns_1035}.get(kind, subdomain)
+    return {"Namespace": label, "Service": dns_1035, "Event": _any}.get(kind, subdomain)
 
 
 def invalid(field: str, value: Any, why: str) -> Cause:
@@ -89,19 +97,46 @@ def faults(metadata: Body, kind: str) -> list[Cause]:
         required = "Required value: name or generateName is required"
         found.append(Cause("metadata.name", "FieldValueRequired", required))
     else:
-        found += [invalid("metadata.name", name, fault) for fault in rule_for(kind)(name)]
+        prefix = metadata.get("generateName")
+        if prefix:
+            found += [invalid("metadata.generateName", prefix, fault) for fault in _prefix_faults(prefix, kind)]
+        found += [invalid("metadata.name", name, fault) for fault in _name_faults(name, kind)]
     found += label_faults(metadata.get("labels") or {}, "metadata.labels")
     found += _annotation_faults(metadata.get("annotations") or {})
     for finalizer in metadata.get("finalizers") or ():
         found += [invalid("metadata.finalizers", finalizer, fault) for fault in qualified_name(finalizer)]
+    if {"orphan", "foregroundDeletion"} <= set(metadata.get("finalizers") or ()):
+        why = "finalizer orphan and foregroundDeletion cannot be both set"
+        found.append(invalid("metadata.finalizers", metadata["finalizers"], why))
     found += _owner_faults(metadata.get("ownerReferences") or [])
     return found
+
+
+def warnings(metadata: Body, old: Body | None) -> list[str]:
+    """What the API server finds unwise in the metadata of a custom object that it takes."""
+    known = (old or {}).get("finalizers") or ()
+    return [
+        f'metadata.finalizers: "{name}": prefer a domain-qualified finalizer name to avoid accidental conflicts with '
+        "other finalizer writers"
+        for name in metadata.get("finalizers") or ()
+        if "/" not in name and name not in known and name not in ("orphan", "foregroundDeletion", "kubernetes")
+    ]
+
+
+def _name_faults(name: str, kind: str) -> list[str]:
+    faults = rule_for(kind)(name)
+    return ["must not contain dots"] if kind == "Namespace" and "." in name and faults else faults
+
+
+def _prefix_faults(prefix: str, kind: str) -> list[str]:
+    """A dash at the end of a prefix is fine: letters follow."""
+    return _name_faults(f"{prefix[:-1]}a" if prefix.endswith("-") and len(prefix) > 1 else prefix, kind)
 
 
 def label_faults(labels: Mapping[str, str], field: str) -> list[Cause]:
     found = []
     for key, value in labels.items():
-        found += [invalid(field, key, fault) for fault in qualified_name(key)]
+        found += [invalid(field, key, fault) for fault in qualified_name(key, label=True)]
         found += [invalid(field, value, fault) for fault in label_value(value)]
     return found
 
@@ -119,12 +154,24 @@ def _annotation_faults(annotations: Mapping[str, str]) -> list[Cause]:
 def _owner_faults(owners: list[Body]) -> list[Cause]:
     found = []
     for owner in owners:
-        for field, word in (("apiVersion", "version"), ("kind", "kind"), ("name", "name"), ("uid", "uid")):
+        version = owner.get("apiVersion", "")
+        if not version or version.count("/") > 1:
+            found.append(invalid("metadata.ownerReferences.apiVersion", version, "version must not be empty"))
+        for field in ("kind", "name", "uid"):
             if not owner.get(field):
-                found.append(invalid(f"metadata.ownerReferences.{field}", "", f"{word} must not be empty"))
+                found.append(invalid(f"metadata.ownerReferences.{field}", "", "must not be empty"))
+        if (version, owner.get("kind")) == ("v1", "Event"):
+            why = "/v1, Kind=Event is disallowed from being an owner"
+            found.append(invalid("metadata.ownerReferences", _in_gos_order(owner), why))
     controllers = [owner for owner in owners if owner.get("controller")]
     if len(controllers) > 1:
         first, second = (f"{o.get('kind')}/{o.get('name')}" for o in controllers[:2])
-        why = f"Only one reference can have Controller set to true. Found {first!r} and {second!r}".replace("'", '"')
-        found.append(invalid("metadata.ownerReferences", None, why))
+        found_in = f'Found "true" in references for {first} and {second}'
+        why = f"Only one reference can have Controller set to true. {found_in}"
+        found.append(invalid("metadata.ownerReferences", [_in_gos_order(owner) for owner in owners], why))
     return found
+
+
+def _in_gos_order(owner: Body) -> Body:
+    fields = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion")
+    return {field: owner[field] for field in fields if field in owner}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sandbox.kubernetes import protobuf
-from sandbox.kubernetes.status import not_acceptable
+from sandbox.kubernetes.status import internal, not_acceptable
 
 Form = Literal["object", "Table", "PartialObjectMetadata", "PartialObjectMetadataList"]
 JSON, YAML = "application/json", "application/yaml"
@@ -25,9 +25,7 @@ class Wanted:
 
 def negotiate(accept: str, *, pretty: bool = False) -> Wanted:
     """The first alternative of an Accept header that can be served; `pretty`: for eyes. Raises ApiError 406."""
-    for clause in (accept or "*/*").split(","):
-        media, *rest = (part.strip() for part in clause.split(";"))
-        parameters = dict(part.partition("=")[::2] for part in rest)
+    for media, parameters in _clauses(accept):
         media = {"*/*": JSON, "application/*": JSON, "": JSON}.get(media, media)
         if media not in (JSON, YAML):
             continue
@@ -39,10 +37,39 @@ def negotiate(accept: str, *, pretty: bool = False) -> Wanted:
     raise not_acceptable(f"only the following media types are accepted: {JSON}, {YAML}, {protobuf.MEDIA}")
 
 
+def _clauses(accept: str) -> list[tuple[str, dict[str, str]]]:
+    """Media types with their parameters, the most wanted first."""
+    found = []
+    for clause in (accept or "*/*").split(","):
+        media, *rest = (part.strip() for part in clause.split(";"))
+        found.append((media, dict(part.partition("=")[::2] for part in rest)))
+    return sorted(found, key=lambda one: -_quality(one[1].get("q", "1")))
+
+
+def _quality(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 1.0
+
+
+def wants_yaml(accept: str) -> bool:
+    """Whether YAML is the first thing asked for that can be served; for answers of no kind, which never refuse."""
+    media = next((media for media, _ in _clauses(accept) if media in (JSON, YAML, "*/*", "application/*")), JSON)
+    return media == YAML
+
+
+def check_watch(wanted: Wanted) -> None:
+    """Refuses a watch in YAML, which has no stream. Raises ApiError 406."""
+    if wanted.media == YAML:
+        streams = ", ".join(f"{media};stream=watch" for media in (JSON, protobuf.MEDIA))
+        raise not_acceptable(f"only the following media types are accepted: {streams}")
+
+
 def check_form(wanted: Wanted, is_list: bool, custom: bool) -> None:
-    """Refuses the form of a list for one object and the other way round."""
+    """Refuses the form of one object for a list, and, as recorded with a 500, the other way round."""
     if is_list and wanted.form == "PartialObjectMetadata":
         kind = "*unstructured.UnstructuredList" if custom else "*v1.List"
         raise not_acceptable(f"you requested PartialObjectMetadata, but the requested object is a list ({kind})")
     if not is_list and wanted.form == "PartialObjectMetadataList":
-        raise not_acceptable("you requested PartialObjectMetadataList, but the requested object is not a list")
+        raise internal("content is not a list")

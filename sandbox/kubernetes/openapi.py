@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,17 @@ META_MODELS = {
     "V1OwnerReference": "OwnerReference",
     "V1ManagedFieldsEntry": "ManagedFieldsEntry",
 }
+MODELS = "io.kanary.models"
+MODEL = re.compile(r"io\.kanary\.models\.(\w+)")
+CONVENTIONS = "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md"
+API_VERSION_TEXT = (
+    "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized "
+    f"schemas to the latest internal value, and may reject unrecognized values. More info: {CONVENTIONS}#resources"
+)
+KIND_TEXT = (
+    "Kind is a string value representing the REST resource this object represents. Servers may infer this from the "
+    f"endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: {CONVENTIONS}#types-kinds"
+)
 METADATA_TEXT = (
     "Standard object's metadata. More info: "
     "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata"
@@ -89,9 +101,21 @@ def document(group: str, version: str) -> bytes:
     for resource in resources:
         paths |= _paths(resource)
         components |= _components(resource)
-    title = "Kubernetes CRD Swagger" if any(resource.custom for resource in resources) else "Kubernetes"
+    title = "Kubernetes CRD Swagger" if any(r.custom for r in resources) else "Kubernetes"
     made = {"openapi": "3.0.0", "info": {"title": title, "version": "v0.1.0"}}
-    return json.dumps(made | {"paths": paths, "components": {"schemas": components}}, separators=(",", ":")).encode()
+    text = json.dumps(made | {"paths": paths, "components": {"schemas": components}}, separators=(",", ":"))
+    return MODEL.sub(_shown_as_object if any(r.custom for r in resources) else _shown_as_type, text).encode()
+
+
+def _shown_as_object(found: re.Match[str]) -> str:
+    """`kubectl explain` shows what follows the last dot; of a CRD, whose schema has no names in it, that is Object."""
+    return f"{found[0]}.Object"
+
+
+def _shown_as_type(found: re.Match[str]) -> str:
+    """Go's name of the type, without the version that the Python models begin with."""
+    bare = re.sub(r"^(Core|Events)?V[0-9]+", "", found[1])
+    return f"{MODELS}.{found[1]}.{bare}"
 
 
 def model_name(resource: Resource) -> str:
@@ -105,7 +129,7 @@ def model_name(resource: Resource) -> str:
 
 
 def _component_name(name: str) -> str:
-    return f"{META}.{META_MODELS[name]}" if name in META_MODELS else f"io.kanary.models.{name}"
+    return f"{META}.{META_MODELS[name]}" if name in META_MODELS else f"{MODELS}.{name}"
 
 
 def _components(resource: Resource) -> Body:
@@ -113,6 +137,8 @@ def _components(resource: Resource) -> Body:
     queue: list[str] = []
     top = _renamed(schema.definitions()[resource.definition], queue)
     properties = dict(top.get("properties", {}))
+    properties["apiVersion"] = {"type": "string", "description": API_VERSION_TEXT}
+    properties["kind"] = {"type": "string", "description": KIND_TEXT}
     properties["metadata"] = {"description": METADATA_TEXT, "allOf": [_reference("V1ObjectMeta")]}
     queue.append("V1ObjectMeta")
     kind = {"group": resource.group, "kind": resource.kind, "version": resource.version}

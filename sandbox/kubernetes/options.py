@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from sandbox.kubernetes.status import ApiError, Cause, bad_request, invalid
@@ -26,7 +27,10 @@ class WriteOptions:
 
 @dataclass(frozen=True)
 class ListOptions:
-    """What is to be read. `version` is None where the client gave none; `exact`: at that very version."""
+    """What is to be read. `version` is None where the client gave none; `exact`: at that very version.
+
+    A page at a version without a match is exact, too, as in the days before there were matches.
+    """
 
     labels: str
     fields: str
@@ -40,22 +44,50 @@ class ListOptions:
     timeout: float | None
 
 
-def write_options(query: Query, kind: str, user_agent: str) -> WriteOptions:
-    """Options of a CreateOptions, UpdateOptions, PatchOptions. Raises ApiError 422."""
+def first_values(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Query parameters; of one that is given several times the first value counts."""
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        found.setdefault(name, value)
+    return found
+
+
+def write_options(query: Query, kind: str, user_agent: str, applies: bool = False) -> WriteOptions:
+    """Options of a CreateOptions, UpdateOptions, PatchOptions (`applies`: of an apply). Raises ApiError 422."""
     causes = []
-    dry_run = query.get("dryRun", "")
-    if dry_run not in ("", "All"):
-        causes.append(_unsupported("dryRun", dry_run, ("All",)))
+    if "force" in query and kind == "PatchOptions" and not applies:
+        causes.append(Cause("force", "FieldValueForbidden", "Forbidden: may not be specified for non-apply patch"))
     validation = query.get("fieldValidation", "")
+    dry_run = [query["dryRun"]] if "dryRun" in query else []
+    causes += dry_run_faults(dry_run)
     if validation not in VALIDATIONS:
         causes.append(_unsupported("fieldValidation", validation, VALIDATIONS))
     manager = query.get("fieldManager", "")
-    if len(manager) > 128:
-        causes.append(Cause("fieldManager", "FieldValueTooLong", "Too long: may not be more than 128 bytes"))
+    causes += _manager_faults(manager)
     if causes:
         raise invalid(META, kind, "", causes)
     manager = manager or user_agent.split("/")[0][:128] or "unknown"
-    return WriteOptions(dry_run == "All", manager, validation or "Warn", truth(query.get("force")))
+    return WriteOptions(bool(dry_run), manager, validation or "Warn", truth(query.get("force")))
+
+
+def dry_run_faults(given: list[str]) -> list[Cause]:
+    """What is wrong with the `dryRun` of any options; the one thing that it may be is All."""
+    if all(value == "All" for value in given):
+        return []
+    message = f'Unsupported value: {json.dumps(given)}: supported values: "All"'
+    return [Cause("dryRun", "FieldValueNotSupported", message)]
+
+
+def _manager_faults(manager: str) -> list[Cause]:
+    found = []
+    if len(manager.encode()) > 128:
+        found.append(Cause("fieldManager", "FieldValueTooLong", "Too long: may not be more than 128 bytes"))
+    bad = next((position for position, letter in enumerate(manager) if not letter.isprintable()), None)
+    if bad is not None:
+        shown = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in manager)
+        why = f"invalid character U+{ord(manager[bad]):04X} (at position {bad})"
+        found.append(Cause("fieldManager", "FieldValueInvalid", f'Invalid value: "{shown}": {why}'))
+    return found
 
 
 def list_options(query: Query, *, watch: bool = False) -> ListOptions:
@@ -67,6 +99,7 @@ def list_options(query: Query, *, watch: bool = False) -> ListOptions:
     bookmarks = truth(query.get("allowWatchBookmarks"))
     given = query.get("sendInitialEvents")
     _check_match(version, match, given, query.get("continue", ""), watch)
+    legacy = not match and limit > 0 and version not in ("", "0") and not query.get("continue")
     number = parse_version(version, watch=watch)
     initial = watch and (truth(given) if given is not None else number in (None, 0))
     return ListOptions(
@@ -75,7 +108,7 @@ def list_options(query: Query, *, watch: bool = False) -> ListOptions:
         limit,
         query.get("continue", ""),
         number,
-        match == "Exact" and not watch,
+        (match == "Exact" or legacy) and not watch,
         watch,
         bookmarks,
         initial,
@@ -109,12 +142,15 @@ def integer(text: str) -> int:
         return 0
     if not re.fullmatch(r"[+-]?[0-9]+", text):
         raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    if not -(2**63) <= int(text) < 2**63:
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": value out of range')
     return int(text)
 
 
 def _check_match(version: str, match: str, initial: str | None, page: str, watch: bool) -> None:
     causes = _watch_faults(match, initial) if watch else _list_faults(version, match, initial)
-    if match and page:
+    # A watch from the start has a match of its own, which its request does not show.
+    if page and (match or (watch and initial is None and version in ("", "0"))):
         causes.append(_forbidden("resourceVersionMatch is forbidden when continue is provided"))
     if causes:
         raise invalid(META, "ListOptions", "", causes)

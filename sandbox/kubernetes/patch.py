@@ -24,6 +24,8 @@ def parse_merge(raw: bytes) -> tuple[Body, tuple[str, ...]]:
         decoded = parse_json(raw)
     except gojson.Malformed as error:
         raise bad_request(f"error decoding patch: {error}") from error
+    if decoded.value is None:
+        raise bad_request("Invalid JSON Patch")
     if not isinstance(decoded.value, dict):
         kind = go_kind(decoded.value)
         raise bad_request(
@@ -32,12 +34,16 @@ def parse_merge(raw: bytes) -> tuple[Body, tuple[str, ...]]:
     return decoded.value, decoded.duplicates
 
 
-def parse_operations(raw: bytes) -> list[Body]:
-    """The operations of a JSON patch. Raises ApiError 400."""
+FIELDS = ("op", "path", "from", "value")
+
+
+def parse_operations(raw: bytes) -> tuple[list[Body], tuple[str, ...]]:
+    """The operations of a JSON patch, and what is odd about them. Raises ApiError 400."""
     try:
-        operations = parse_json(raw).value
+        decoded = parse_json(raw)
     except gojson.Malformed as error:
         raise bad_request(f"error decoding patch: {error}") from error
+    operations = [] if decoded.value is None else decoded.value
     wrong = (
         operations
         if not isinstance(operations, list)
@@ -48,7 +54,16 @@ def parse_operations(raw: bytes) -> list[Body]:
         raise bad_request(
             f"error decoding patch: json: cannot unmarshal {go_kind(wrong)} into Go value of type {target}"
         )
-    return list(operations)
+    for operation in operations:
+        for field in ("op", "path", "from"):
+            value = operation.get(field)
+            if value is not None and not isinstance(value, str):
+                what = f"{go_kind(value)} into Go struct field jsonPatchOp.{field} of type string"
+                raise bad_request(f"error decoding patch: json: cannot unmarshal {what}")
+    odd = [f'json patch duplicate field "{path}"' for path in decoded.duplicates]
+    for index, operation in enumerate(operations):
+        odd += [f'json patch unknown field "[{index}].{name}"' for name in operation if name not in FIELDS]
+    return list(operations), tuple(odd)
 
 
 def merge(target: Any, change: Any) -> Any:
@@ -79,12 +94,9 @@ def _operate(document: Any, operation: Body) -> Any:
     path = _pointer(operation["path"])
     match operation["op"]:
         case "add":
-            return _add(document, path, copy.deepcopy(operation["value"]))
+            return _add(document, path, copy.deepcopy(operation.get("value")))
         case "replace":
-            _get(document, path)
-            return (
-                _add(_remove(document, path), path, copy.deepcopy(operation["value"])) if path else operation["value"]
-            )
+            return _replace(document, path, copy.deepcopy(operation.get("value")))
         case "remove":
             return _remove(document, path)
         case "move":
@@ -97,6 +109,18 @@ def _operate(document: Any, operation: Body) -> Any:
             if _same(_get_or_none(document, path), operation.get("value")):
                 return document
     raise ValueError(operation["op"])
+
+
+def _replace(document: Any, path: list[str], value: Any) -> Any:
+    if not path:
+        return value
+    parent = _get(document, path[:-1])
+    if isinstance(parent, list):
+        parent[_index(parent, path[-1])] = value
+    else:
+        # The API server's library asks of arrays alone that there is something to replace.
+        parent[path[-1]] = value
+    return document
 
 
 def _pointer(text: Any) -> list[str]:
@@ -135,9 +159,10 @@ def _add(document: Any, path: list[str], value: Any) -> Any:
     parent = _get(document, path[:-1])
     if isinstance(parent, list):
         at = len(parent) if path[-1] == "-" else int(path[-1])
-        if not -len(parent) <= at <= len(parent):
+        if not -len(parent) - 1 <= at <= len(parent):
             raise IndexError(at)
-        parent.insert(at, value)
+        # A negative index counts from the end of the array that is to be.
+        parent.insert(at if at >= 0 else len(parent) + 1 + at, value)
     else:
         parent[path[-1]] = value
     return document
@@ -196,12 +221,13 @@ def _strategic_list(target: list[Any], change: list[Any], node: Node | None) -> 
     if node is None or any(isinstance(item, dict) and item.get("$patch") == "replace" for item in change):
         return [item for item in change if not (isinstance(item, dict) and "$patch" in item)]
     if node.is_set:
-        return [*target, *(item for item in change if item not in target)]
+        return [*change, *(item for item in target if item not in change)]
     if not node.keys:
         return change
     # The merge key of Go's tags is the first of the list's map keys.
     key = node.keys[0]
     merged = list(target)
+    order = {old.get(key): index for index, old in enumerate(target) if isinstance(old, dict)}
     for item in change:
         if not isinstance(item, dict) or key not in item or not all(isinstance(old, dict) for old in merged):
             raise rejected()
@@ -212,4 +238,18 @@ def _strategic_list(target: list[Any], change: list[Any], node: Node | None) -> 
             merged.append({k: v for k, v in item.items() if not k.startswith("$")})
         else:
             merged[at] = strategic(merged[at], item, node.items)
-    return merged
+    named = [item.get(key) for item in change]
+    ours = [item for name in named for item in merged if item.get(key) == name]
+    return _in_order(ours, [item for item in merged if item.get(key) not in named], key, order)
+
+
+def _in_order(ours: list[Body], others: list[Body], key: str, order: dict[Any, int]) -> list[Body]:
+    """The patch's items in its order, the others in theirs; where both have a place, the list's old order decides.
+
+    What is new goes first, as the API server has it.
+    """
+    made: list[Body] = []
+    while ours and others:
+        first = order.get(ours[0].get(key), -1) < order.get(others[0].get(key), -1)
+        made.append(ours.pop(0) if first else others.pop(0))
+    return [*made, *ours, *others]

@@ -8,14 +8,15 @@ from typing import Any
 
 from sandbox.kubernetes import fieldset, gojson, managed, metadata, patch
 from sandbox.kubernetes.cluster import Cluster
-from sandbox.kubernetes.decode import parse_json, parse_yaml
-from sandbox.kubernetes.intake import node_of, take, typed
+from sandbox.kubernetes.decode import go_kind, parse_yaml
+from sandbox.kubernetes.intake import in_gos_order, node_of, take, typed
 from sandbox.kubernetes.managed import Manager
 from sandbox.kubernetes.options import WriteOptions
 from sandbox.kubernetes.registry import Resource
 from sandbox.kubernetes.schema import Node
 from sandbox.kubernetes.status import (
     MODIFIED,
+    ApiError,
     Cause,
     bad_request,
     conflict,
@@ -24,8 +25,16 @@ from sandbox.kubernetes.status import (
     unsupported_media_type,
 )
 from sandbox.kubernetes.storage import Stored
-from sandbox.kubernetes.validation import quote
-from sandbox.kubernetes.writes import Outcome, Target, create_object, current_object, update_object
+from sandbox.kubernetes.validation import null_faults, quote
+from sandbox.kubernetes.writes import (
+    Outcome,
+    Target,
+    check_version_in_body,
+    create_object,
+    current_object,
+    require_version,
+    update_object,
+)
 
 Body = dict[str, Any]
 JSON_PATCH = "application/json-patch+json"
@@ -41,6 +50,10 @@ def accepted(resource: Resource) -> list[str]:
     return [JSON_PATCH, MERGE_PATCH, *strategic, APPLY_PATCH]
 
 
+def is_apply(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == APPLY_PATCH
+
+
 def patch_object(
     cluster: Cluster, target: Target, raw: bytes, content_type: str, options: WriteOptions, given_manager: str
 ) -> Outcome:
@@ -54,7 +67,8 @@ def patch_object(
     before = typed(target.resource, current.body)
     duplicates: tuple[str, ...] = ()
     if form == JSON_PATCH:
-        after = patch.apply_operations(before, patch.parse_operations(raw))
+        operations, duplicates = patch.parse_operations(raw)
+        after = patch.apply_operations(before, operations)
     else:
         change, duplicates = patch.parse_merge(raw)
         node = node_of(target.resource)
@@ -67,14 +81,38 @@ def _patched(
 ) -> Outcome:
     if not isinstance(after, dict):
         raise patch.rejected()
-    taken = take(after, duplicates, target.resource)
+    resource = target.resource
+    if not after.get("kind"):
+        raise _unfit(after, resource, f"Object 'Kind' is missing in '{_shown(after, resource)}'")
+    check_version_in_body(after, resource, target.name)
+    try:
+        taken = take(after, (), resource)
+    except ApiError as error:
+        raise _unfit(after, resource, error.message.partition(f"handled as a {resource.kind}: ")[2]) from error
+    taken = replace(taken, complaints=(*_spoken(duplicates), *sorted(taken.complaints)))
     if taken.complaints and options.validation == "Strict":
-        text = json.dumps(after, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
-        message = f"Invalid value: {quote(text)}: {taken.strict_error}"
-        raise invalid("", "", "", [Cause("patch", "FieldValueInvalid", message)])
-    metadata.check_place(taken.body, target.resource, target.namespace, target.name)
+        raise _unfit(after, resource, taken.strict_error)
+    metadata.check_place(taken.body, resource, target.namespace, target.name)
+    require_version(taken.body, target)
     body = update_object(cluster, target, current, taken, options)
-    return Outcome(200, body, taken.warnings(options.validation))
+    return Outcome(200, body, taken.warnings(options.validation, current.body))
+
+
+def _spoken(duplicates: tuple[str, ...]) -> list[str]:
+    return [text if text.startswith("json patch ") else f'duplicate field "{text}"' for text in duplicates]
+
+
+def _unfit(after: Body, resource: Resource, why: str) -> ApiError:
+    """What a patch makes of an object is no object of its kind."""
+    message = f"Invalid value: {quote(_shown(after, resource))}: {why}"
+    return invalid("", "", "", [Cause("patch", "FieldValueInvalid", message)])
+
+
+def _shown(after: Body, resource: Resource) -> str:
+    if not resource.custom and isinstance(after.get("metadata"), dict):
+        after = {**after, "metadata": in_gos_order(after["metadata"])}
+        return json.dumps({key: after[key] for key in sorted(after)}, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(after, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
 
 
 def _apply(cluster: Cluster, target: Target, raw: bytes, options: WriteOptions, given_manager: str) -> Outcome:
@@ -82,12 +120,21 @@ def _apply(cluster: Cluster, target: Target, raw: bytes, options: WriteOptions, 
     if not given_manager:
         cause = Cause("fieldManager", "FieldValueRequired", "Required value: is required for apply patch")
         raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
-    applied = _applied(raw, resource)
+    applied, duplicates = _applied(raw, resource)
+    if duplicates and options.validation == "Strict":
+        listed = "\n".join(f"  {text}" for text in duplicates)
+        raise bad_request(
+            f"error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n{listed}"
+        )
     _check_applied(applied, target)
     manager = Manager(given_manager, "Apply", resource.api_version, target.subresource)
+    spoken = tuple(duplicates) if options.validation == "Warn" else ()
     found = cluster.store.get(resource.id, target.namespace, target.name)
     if found is None and target.subresource:
         current_object(cluster, target)
+    if found is None and (uid := (applied.get("metadata") or {}).get("uid")):
+        why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+        raise conflict(resource.group, resource.plural, target.name, why)
     live: Body = _live(found.body) if found else {"metadata": {}}
     claims = managed.decode(found.body["metadata"].get("managedFields")) if found else []
     _check_applied_version(applied, target, found)
@@ -99,15 +146,20 @@ def _apply(cluster: Cluster, target: Target, raw: bytes, options: WriteOptions, 
     merged, claims = managed.apply(claims, live, node_of(resource), wish)
     if by_kubectl:
         merged = _with_last_applied(merged, applied)
+    if faults := null_faults(configuration, node_of(resource)) if resource.custom else []:
+        raise invalid(resource.group, resource.kind, target.name, faults)
     taken = take(typed(resource, merged), (), resource)
     taken.body["metadata"] |= {"name": target.name}
     metadata.check_place(taken.body, resource, target.namespace, target.name)
     if found is None:
         claims = managed.stamped(claims, manager, cluster.now())
-        return Outcome(201, create_object(cluster, target, taken, options, claims))
+        taken.body["metadata"].pop("resourceVersion", None)
+        body = create_object(cluster, target, taken, options, claims)
+        return Outcome(201, body, (*spoken, *taken.warnings("", None)))
     taken.body["metadata"].pop("resourceVersion", None)
-    body = update_object(cluster, target, found, replace(taken, complaints=()), options, claims, manager)
-    return Outcome(200, body)
+    taken = replace(taken, complaints=())
+    body = update_object(cluster, target, found, taken, options, claims, manager)
+    return Outcome(200, body, (*spoken, *taken.warnings("", found.body)))
 
 
 def _yielded_to_kubectl(live: Body, node: Node) -> fieldset.Fields:
@@ -130,7 +182,8 @@ def _with_last_applied(merged: Body, applied: Body) -> Body:
     if not isinstance(annotations, dict) or LAST_APPLIED not in annotations:
         return merged
     meta = dict(applied.get("metadata") or {})
-    meta["annotations"] = {k: v for k, v in (meta.get("annotations") or {}).items() if k != LAST_APPLIED}
+    kept = {k: v for k, v in (meta.pop("annotations", None) or {}).items() if k != LAST_APPLIED}
+    meta |= {"annotations": kept} if kept else {}
     text = json.dumps(applied | {"metadata": meta}, separators=(",", ":"), sort_keys=True, ensure_ascii=False) + "\n"
     return {**merged, "metadata": merged["metadata"] | {"annotations": annotations | {LAST_APPLIED: text}}}
 
@@ -146,35 +199,49 @@ def _ignored(target: Target, configuration: Body) -> tuple[str, ...]:
     return ("f:status",) if target.resource.status else ()
 
 
-def _applied(raw: bytes, resource: Resource) -> Body:
+def _applied(raw: bytes, resource: Resource) -> tuple[Body, list[str]]:
+    """The document, and the keys that it gives twice. JSON is read as the YAML that it is."""
+    duplicates: list[str] = []
     try:
-        value = parse_json(raw).value if raw.lstrip()[:1] == b"{" else parse_yaml(raw)
+        value = parse_yaml(raw, duplicates)
     except gojson.Malformed as error:
         raise bad_request(f"error decoding YAML: {error}") from error
+    value = {} if value is None else value
     if not isinstance(value, dict):
-        raise bad_request("error decoding YAML: the document is not an object")
+        why = f"json: cannot unmarshal {go_kind(value)} into Go value of type map[string]interface {{}}"
+        raise bad_request(f"error decoding YAML: error unmarshaling JSON: while decoding JSON: {why}")
     api_version, kind = str(value.get("apiVersion", "")), str(value.get("kind", ""))
     if kind != resource.kind or api_version != resource.api_version:
-        raise bad_request(f"invalid object type: {api_version}, Kind={kind}")
-    return value | {"metadata": value.get("metadata") or {}}
+        raise bad_request(f"invalid object type: {_grouped(api_version)}, Kind={kind}")
+    return value | {"metadata": value.get("metadata") or {}}, duplicates
+
+
+def _grouped(api_version: str) -> str:
+    """A version as Go prints it, with the group even where that is empty."""
+    return api_version if "/" in api_version else f"/{api_version}"
 
 
 def _check_applied(applied: Body, target: Target) -> None:
     given = applied.get("metadata")
     given = given if isinstance(given, dict) else {}
-    name = given.get("name", target.name)
+    name = given.get("name", "")
+    if not name:
+        raise bad_request(
+            f"the name of the object ({target.name} based on URL) was undeterminable: name must be provided"
+        )
     if name != target.name:
         raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({target.name})")
-    if given.get("managedFields"):
+    if given.get("managedFields") is not None:
         raise bad_request("metadata.managedFields must be nil")
     faults = managed.untyped(applied, node_of(target.resource))
     if faults:
-        place = f"{given.get('namespace', '')}/{name}; {target.resource.api_version}, Kind={target.resource.kind}"
+        version = _grouped(target.resource.api_version)
+        place = f"{given.get('namespace', '')}/{name}; {version}, Kind={target.resource.kind}"
         listed = faults[0] if len(faults) == 1 else "errors:\n" + "\n".join(f"  {fault}" for fault in faults)
         raise internal(f"failed to create typed patch object ({place}): {listed}")
 
 
 def _check_applied_version(applied: Body, target: Target, found: Stored | None) -> None:
     given = (applied.get("metadata") or {}).get("resourceVersion", "")
-    if given and (found is None or given != str(found.version)):
+    if given and found is not None and given != str(found.version):
         raise conflict(target.resource.group, target.resource.plural, target.name, MODIFIED)

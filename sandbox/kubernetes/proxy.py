@@ -37,7 +37,11 @@ HOP = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrad
 def _client() -> httpx.AsyncClient:
     import httpx
 
-    return httpx.AsyncClient(timeout=httpx.Timeout(60.0, connect=2.0), trust_env=False)
+    client = httpx.AsyncClient(timeout=httpx.Timeout(60.0, connect=2.0), trust_env=False)
+    # Headers of our own would get answers that the caller cannot read, compressed ones above all.
+    for name in list(client.headers):
+        del client.headers[name]
+    return client
 
 
 def endpoint(home: Path, service: str) -> str:

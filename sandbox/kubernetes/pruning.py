@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import copy
+import re
 from typing import Any
 
 from sandbox.kubernetes.decode import go_kind
@@ -71,24 +74,41 @@ def _go_fault(value: Any, node: Node, struct: str, path: str) -> str:
     wanted = _go_type(node)
     if not _fits(value, node):
         where = f"Go struct field {struct}.{path}" if path else "Go value"
-        return f"json: cannot unmarshal {go_kind(value)} into {where} of type {wanted}"
+        number = f" {value}" if node.raw.get("type") == "integer" and type(value) in (int, float) else ""
+        return f"json: cannot unmarshal {go_kind(value)}{number} into {where} of type {wanted}"
+    if node.raw.get("format") == "byte" and (fault := _base64_fault(value)):
+        return fault
     if isinstance(value, dict):
+        # What is in a struct is reported under that struct; a misfit itself under the one that holds it.
+        own = (_go_struct(node) or struct) if node.shape == "struct" and path else struct
         for name, item in value.items():
             inner = node.field(name)
             if inner is None:
                 continue
             # A map's values are reported under the map itself: encoding/json does not name keys.
             at = path if node.shape == "map" else f"{path}.{name}".lstrip(".")
-            fault = _go_fault(item, inner, _go_struct(inner) or struct if inner.shape == "struct" else struct, at)
+            fault = _go_fault(item, inner, own, at)
             if fault:
                 return fault
     if isinstance(value, list):
         if None in value:
             return f"json: cannot unmarshal null into Go struct field {struct}.{path} of type {_go_type(node.items)}"
         for item in value:
-            fault = _go_fault(item, node.items, _go_struct(node.items) or struct, path)
+            fault = _go_fault(item, node.items, struct, path)
             if fault:
                 return fault
+    return ""
+
+
+def _base64_fault(text: str) -> str:
+    """Go's complaint; line breaks are no fault to it."""
+    bare = text.replace("\n", "").replace("\r", "")
+    try:
+        base64.b64decode(bare, validate=True)
+    except (binascii.Error, ValueError):
+        bad = re.search(r"[^A-Za-z0-9+/]", text)
+        at = bad.start() if bad else len(bare) // 4 * 4
+        return f"illegal base64 data at input byte {at}"
     return ""
 
 
@@ -97,7 +117,10 @@ def _fits(value: Any, node: Node) -> bool:
         case "string":
             return isinstance(value, str)
         case "integer":
-            return isinstance(value, int) and not isinstance(value, bool)
+            bits = 64 if node.raw.get("format") == "int64" else 32
+            return (
+                isinstance(value, int) and not isinstance(value, bool) and -(2 ** (bits - 1)) <= value < 2 ** (bits - 1)
+            )
         case "number":
             return isinstance(value, (int, float)) and not isinstance(value, bool)
         case "boolean":
@@ -131,4 +154,4 @@ def _go_type(node: Node) -> str:
             return f"map[string]{_go_type(node.values)}"
         case "object":
             return f"v1.{_go_struct(node)}"
-    return "string"
+    return "[]uint8" if node.raw.get("format") == "byte" else "string"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from dataclasses import dataclass
 
 from sandbox.kubernetes import gojson
@@ -16,6 +17,7 @@ from sandbox.kubernetes.status import ApiError, bad_request, expired, version_to
 from sandbox.kubernetes.storage import Stored
 from sandbox.kubernetes.writes import Target, current_object
 
+_FORM = "meta.k8s.io/v1"
 TOO_OLD = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
     "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "
@@ -35,8 +37,8 @@ class Page:
 
 
 def get(cluster: Cluster, target: Target, version: str) -> Stored:
-    """One object. Raises ApiError 404, 400, 504."""
-    number = parse_version(version)
+    """One object. Raises ApiError 404, 500 for garbage, 504."""
+    number = parse_version(version, watch=True)
     if number is not None and number > cluster.store.version:
         raise version_too_large(number, cluster.store.version)
     return current_object(cluster, target)
@@ -52,14 +54,14 @@ def list_objects(cluster: Cluster, target: Target, options: ListOptions) -> Page
         version = store.version
     else:
         found = store.objects_at(target.resource.id, target.namespace, version)
-    selected = [stored for stored in found if _after(stored, start) and matches(stored.body)]
+    selected = [stored for stored in found if _place(stored, target) >= start and matches(stored.body)]
     # A list "at any version" comes whole from the watch cache of the real server.
-    limit = 0 if options.version == 0 and not options.page else options.limit
+    limit = 0 if options.version == 0 else options.limit
     if limit <= 0 or len(selected) <= limit:
         return Page(selected, version)
     page = selected[:limit]
     remaining = None if options.labels or options.fields else len(selected) - limit
-    return Page(page, version, _token(version, page[-1]), remaining)
+    return Page(page, version, _encoded(version, _place(page[-1], target) + "\0"), remaining)
 
 
 def _position(cluster: Cluster, options: ListOptions) -> tuple[int | None, str]:
@@ -82,34 +84,36 @@ def _position(cluster: Cluster, options: ListOptions) -> tuple[int | None, str]:
     return None, ""
 
 
-def _after(stored: Stored, start: str) -> bool:
-    return not start or _place(stored) >= start
-
-
-def _place(stored: Stored) -> str:
-    return f"{stored.namespace}/{stored.name}"
-
-
-def _token(version: int, last: Stored) -> str:
-    return _encoded(version, _place(last) + "\0")
+def _place(stored: Stored, target: Target) -> str:
+    """Where an object stands in a list: below its namespace, unless the list is that namespace's."""
+    return stored.name if target.namespace else f"{stored.namespace}/{stored.name}"
 
 
 def _encoded(version: int, start: str) -> str:
-    token = {"v": "meta.k8s.io/v1", "rv": version, "start": start}
+    token = {"v": _FORM, "rv": version, "start": start}
     return base64.urlsafe_b64encode(json.dumps(token, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
 def _parse_token(text: str) -> tuple[int, str]:
+    bad = re.search(r"[^A-Za-z0-9_-]", text)
     try:
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        token = parse_json(raw).value
-        return int(token["rv"]), str(token["start"])
-    except gojson.Malformed as error:
-        raise _invalid_token(str(error)) from error
     except binascii.Error as error:
         raise _invalid_token("illegal base64 data at input byte 0") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise _invalid_token("incorrect encoded start resourceVersion") from error
+    if bad:
+        raise _invalid_token(f"illegal base64 data at input byte {bad.start()}")
+    try:
+        token = parse_json(raw).value
+    except gojson.Malformed as error:
+        raise _invalid_token(str(error)) from error
+    form, version, start = (token.get(key) for key in ("v", "rv", "start")) if isinstance(token, dict) else ("",) * 3
+    if form != _FORM:
+        raise _invalid_token(f"server does not recognize this encoded version {form or ''}")
+    if not isinstance(version, int) or version == 0:
+        raise _invalid_token(f"incorrect encoded start resourceVersion (version {_FORM})")
+    if not isinstance(start, str) or not start:
+        raise _invalid_token(f"encoded start key empty (version {_FORM})")
+    return version, start
 
 
 def _invalid_token(why: str) -> ApiError:

@@ -11,6 +11,7 @@ KSERVE = "serving.kserve.io"
 METADATA_FIELDS = ("metadata.name", "metadata.namespace")
 INVOLVED = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
 EVENT_FIELDS = (*(f"involvedObject.{f}" for f in INVOLVED), "reason", "reportingComponent", "source", "type")
+VIEW_FIELDS = (*(f"regarding.{f}" for f in INVOLVED), "reason", "reportingController", "type")
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Resource:
     """One kind in one version. `custom` kinds behave as those of a CRD do, the others as built-in ones.
 
     `definition` names its schema; `generation`: counted; `status`: has a /status; `stored_as`: the id under which its
-    objects lie, if it is another resource's view of them; `unserved`: admission refuses it.
+    objects lie, if it is another resource's view of them; `unserved`: admission refuses it; `put_creates`: a PUT makes
+    what is not there.
     """
 
     group: str
@@ -39,6 +41,12 @@ class Resource:
     hash: str = ""
     categories: tuple[str, ...] = ()
     unserved: bool = False
+    put_creates: bool = False
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether an update may leave out the version that it is of."""
+        return not self.custom and self.kind != "Lease"
 
     @property
     def api_version(self) -> str:
@@ -85,6 +93,7 @@ RESOURCES: tuple[Resource, ...] = (
         short=("ev",),
         hash="r2yiGXH7wu8=",
         fields=METADATA_FIELDS + EVENT_FIELDS,
+        put_creates=True,
     ),
     Resource(
         "",
@@ -150,7 +159,7 @@ RESOURCES: tuple[Resource, ...] = (
         categories=("all",),
         status=True,
     ),
-    Resource("coordination.k8s.io", "v1", "leases", "Lease", "V1Lease", hash="/sY7hl8ol1U="),
+    Resource("coordination.k8s.io", "v1", "leases", "Lease", "V1Lease", put_creates=True, hash="/sY7hl8ol1U="),
     Resource(
         "events.k8s.io",
         "v1",
@@ -160,8 +169,18 @@ RESOURCES: tuple[Resource, ...] = (
         short=("ev",),
         stored_as="events",
         hash="r2yiGXH7wu8=",
+        fields=METADATA_FIELDS + VIEW_FIELDS,
+        put_creates=True,
     ),
-    _custom("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute", "HTTPRoute", status=True),
+    _custom(
+        "gateway.networking.k8s.io",
+        "v1",
+        "httproutes",
+        "HTTPRoute",
+        "HTTPRoute",
+        categories=("gateway-api",),
+        status=True,
+    ),
     _custom(
         KNATIVE,
         "v1",
@@ -211,12 +230,18 @@ GROUP_VERSIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (KSERVE, ("v1beta1", "v1alpha1")),
 )
 
+_REVIEWED = ("authentication.k8s.io", "authorization.k8s.io")
 _BY_PATH = {(r.group, r.version, r.plural): r for r in RESOURCES}
 _BY_ID = {r.id: r for r in RESOURCES if not r.stored_as}
 
 
 def find(group: str, version: str, plural: str) -> Resource | None:
     return _BY_PATH.get((group, version, plural))
+
+
+def is_builtin(group: str) -> bool:
+    """Whether the group is one of Kubernetes' own, which answers unknown resources otherwise than a CRD's group."""
+    return group == "" or any(r.group == group and not r.custom for r in RESOURCES) or group in _REVIEWED
 
 
 def by_id(identifier: str) -> Resource:

@@ -32,14 +32,17 @@ def _yaml(value: Body) -> bytes:
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        """YAML as Go writes it: what would read as another type is quoted with double quotes."""
+        """YAML as Go writes it: what would read as another type is quoted with double quotes, nothing is an alias."""
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
 
     def text(dumper: yaml.SafeDumper, item: str) -> yaml.ScalarNode:
         read_as = dumper.resolve(yaml.ScalarNode, item, (True, False))  # type: ignore[no-untyped-call]
         return dumper.represent_scalar(YAML_STRING, item, style=None if read_as == YAML_STRING else '"')
 
     Dumper.add_representer(str, text)
-    return yaml.dump(value, Dumper=Dumper, sort_keys=True, allow_unicode=True, width=10**6).encode()
+    return yaml.dump(value, Dumper=Dumper, sort_keys=True, allow_unicode=True, width=80).encode()
 
 
 def one(resource: Resource, body: Body, wanted: Wanted, include: str, now: float) -> bytes:

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandbox.kubernetes import names
-from sandbox.kubernetes.registry import Resource
+from sandbox.kubernetes.registry import METADATA_FIELDS, Resource
 from sandbox.kubernetes.status import ApiError, bad_request
 
 Body = Mapping[str, Any]
 Matcher = Callable[[Body], bool]
 TOKEN = re.compile(r"\s*(==|!=|[=,()!<>]|[^\s=,()!<>]+|$)")
 END = "end of string"
+# The events.k8s.io view's names of fields, which are stored under core v1's.
+STORED = {"regarding": "involvedObject", "reportingController": "reportingComponent"}
 
 
 @dataclass(frozen=True)
@@ -71,24 +73,37 @@ def exact_name(field_selector: str) -> str:
 def parse_fields(text: str, resource: Resource) -> list[tuple[str, bool, str]]:
     """(path, equal or not, value) of each term. Raises ApiError 400."""
     terms = []
+    escape = re.search(r"\\(.?)", re.sub(r"\\[,=\\]", "", text))
+    if escape:
+        raise bad_request(f"invalid field selector: invalid escape sequence: {escape[0]}")
     for part in (part for part in re.split(r"(?<!\\),", text) if part):
         found = re.match(r"([^=!]*)(!=|==|=)(.*)", part)
         if not found:
             raise bad_request(f"invalid selector: '{text}'; can't understand '{part}'")
+        if "=" in re.sub(r"\\.", "", found[3]):
+            raise bad_request(f"invalid field selector: unescaped character in value: {ord('=')}")
         path = found[1]
         supported = (
             resource.fields if resource.namespaced else [f for f in resource.fields if f != "metadata.namespace"]
         )
         if path not in supported:
-            raise bad_request(f"field label not supported: {path}")
+            raise bad_request(_unsupported(path, resource))
         terms.append((path, found[2] != "!=", re.sub(r"\\([,=\\])", r"\1", found[3])))
     return terms
+
+
+def _unsupported(path: str, resource: Resource) -> str:
+    if resource.custom or resource.fields != METADATA_FIELDS:
+        return f"field label not supported: {path}"
+    return f'"{path}" is not a known field selector: only "metadata.name", "metadata.namespace"'
 
 
 def field_value(body: Body, path: str) -> str:
     if path == "name":
         path = "metadata.name"
     value: Any = body
+    first, dot, rest = path.partition(".")
+    path = f"{STORED.get(first, first)}{dot}{rest}"
     for name in path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
     if path == "source" and isinstance(value, Mapping):
@@ -134,8 +149,10 @@ class _Parser:
             self.take()
         key = self.take()
         if not re.fullmatch(r"[^=,()!<>]+", key):
+            if absent:
+                raise unparsable(f"found '{key}', expected: identifier")
             raise bad_request(f"found '{key}', expected: !, identifier, or '{END}'")
-        _check(names.qualified_name(key), key, "key")
+        _check(names.qualified_name(key, label=True), key, "<nil>")
         if absent:
             return Requirement(key, "absent")
         if self.peek() in ("", ","):
@@ -145,9 +162,14 @@ class _Parser:
             return Requirement(key, operator, self._set(key))
         if operator in ("=", "==", "!="):
             value = "" if self.peek() in ("", ",") else self.take()
+            if value and not re.fullmatch(r"[^=,()!<>]+", value):
+                raise unparsable(f"found '{value}', expected: identifier")
             _check(names.label_value(value), value, f"values[0][{key}]")
             return Requirement(key, "notin" if operator == "!=" else "in", frozenset({value}))
         if operator in ("<", ">"):
+            if not re.fullmatch(r"[+-]?[0-9]+", self.peek()):
+                why = "for 'Gt', 'Lt' operators, the value must be an integer"
+                raise unparsable(f'values[0]: Invalid value: "{self.peek()}": {why}')
             return Requirement(key, "lt" if operator == "<" else "gt", frozenset({self.take()}))
         raise unparsable(f"found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
 

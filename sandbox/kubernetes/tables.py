@@ -143,7 +143,7 @@ def _printed(name: str, path: str, kind: str) -> Column:
         if kind == "date":
             return age(value, now)
         if isinstance(value, list | dict):
-            return json.dumps(value, separators=(",", ":"))
+            return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
         return str(value) if kind == "string" and value is not None else value
 
     return Column(name, cell, f"Custom resource definition column (in JSONPath format): {path}", kind)
@@ -192,6 +192,8 @@ def _event_object(body: Body, now: float) -> str:
 
 def _event_source(body: Body, now: float) -> str:
     source = body.get("source") or {}
+    if not any(source.values()):
+        source = {"component": body.get("reportingComponent"), "host": body.get("reportingInstance")}
     component = source.get("component") or body.get("reportingComponent") or ""
     return ", ".join(part for part in (component, source.get("host")) if part)
 

@@ -28,6 +28,21 @@ def faults(value: Any, node: Node, path: str = "") -> list[Cause]:
     return found
 
 
+def null_faults(value: Any, node: Node, path: str = "") -> list[Cause]:
+    """Nulls where the schema wants a value: server-side apply does not drop them as other writes do."""
+    found = []
+    if isinstance(value, dict):
+        for name, item in value.items():
+            inner, at = node.field(name), f"{path}.{name}" if path else name
+            if inner is None or path == "metadata":
+                continue
+            found += _type(None, inner, at) if item is None and inner.raw.get("type") else null_faults(item, inner, at)
+    elif isinstance(value, list) and node.shape == "list":
+        for index, item in enumerate(value):
+            found += null_faults(item, node.items, f"{path}[{index}]")
+    return found
+
+
 def quote(value: Any) -> str:
     """A value as it stands in `Invalid value: ...`."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
@@ -57,7 +72,7 @@ def _type(value: Any, node: Node, path: str) -> list[Cause]:
         return []
     shape = node.raw.get("format")
     # The library compares formats before types, but not for strings and lists.
-    if shape and got not in ("string", "array"):
+    if shape and got not in ("string", "array", "null"):
         found = [_wrong_type(path, shape, "float64" if got == "number" else "")]
         return [*found, _out_of_format(node, path)] if got == "number" else found
     return [_wrong_type(path, wanted, got)]
@@ -72,7 +87,12 @@ def _int_or_string(value: Any, node: Node, path: str) -> list[Cause]:
     if isinstance(value, (int, str)) and not isinstance(value, bool):
         return _string(value, node, path)
     message = f'Invalid value: "": "{path}" must validate at least one schema (anyOf)'
-    return [Cause(path, "FieldValueInvalid", message), _wrong_type(path, "integer", type_name(value))]
+    got = type_name(value)
+    return [
+        _wrong_type(path, "integer,string", got),
+        Cause("<nil>", "FieldValueInvalid", message),
+        _wrong_type(path, "integer", got),
+    ]
 
 
 def _enum(value: Any, node: Node, path: str) -> list[Cause]:
@@ -88,7 +108,10 @@ def _number(value: Any, node: Node, path: str) -> list[Cause]:
         return []
     low, high = INT_BOUNDS.get(node.raw.get("format", ""), (None, None))
     if low is not None and high is not None and not low <= value <= high:
-        return [_out_of_format(node, path)]
+        # Beyond 64 bits Go has no integer for it.
+        beyond = not INT_BOUNDS["int64"][0] <= value <= INT_BOUNDS["int64"][1]
+        wrong = [_wrong_type(path, node.raw["format"], "float64")] if beyond else []
+        return [*wrong, _out_of_format(node, path)]
     if (minimum := node.raw.get("minimum")) is not None and value < minimum:
         return [_invalid(path, value, f"should be greater than or equal to {minimum}")]
     if (maximum := node.raw.get("maximum")) is not None and value > maximum:

@@ -5,11 +5,11 @@ Nothing here awaits: between reading an object and writing it nobody else runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.kubernetes import builtins, managed, metadata, validation
+from sandbox.kubernetes import builtins, events, managed, metadata, rules, schema, validation
 from sandbox.kubernetes.cluster import Cluster
 from sandbox.kubernetes.decode import Decoded
 from sandbox.kubernetes.intake import Taken, node_of, take_strictly, tidy_metadata
@@ -27,6 +27,7 @@ from sandbox.kubernetes.status import (
     not_found,
 )
 from sandbox.kubernetes.storage import Stored
+from sandbox.kubernetes.validation import quote
 
 Body = dict[str, Any]
 
@@ -59,7 +60,7 @@ def create(cluster: Cluster, target: Target, decoded: Decoded, options: WriteOpt
         taken.body, resource, target.namespace, target.name if taken.body["metadata"].get("name") else ""
     )
     body = create_object(cluster, target, taken, options)
-    return Outcome(201, body, taken.warnings(options.validation))
+    return Outcome(201, body, taken.warnings(options.validation, None))
 
 
 def create_object(
@@ -79,20 +80,16 @@ def create_object(
         builtins.complete(resource, body, None)
     _validate(resource, body, None, taken.kind)
     if cluster.admission:
-        cluster.admission.validate(resource, body, None)
+        cluster.admission.validate(resource, body, None, _beside(cluster, target))
     name = body["metadata"]["name"]
-    if given_version not in ("", "0"):
+    if given_version.isdigit() and given_version != "0":
         raise internal("resourceVersion should not be set on objects to be created")
     existing = cluster.store.get(resource.id, target.namespace, name)
     if existing:
         going = "object is being deleted: " if existing.body["metadata"].get("deletionTimestamp") else ""
         raise already_exists(resource.group, resource.plural, name, going)
     if claims is None:
-        manager = Manager(options.manager, "Update", resource.api_version)
-        blank: Body = {"metadata": {}}
-        claims = managed.after_update(
-            managed.decode(given_fields), blank, body, node_of(resource), manager, cluster.now()
-        )
+        claims = _first_claims(cluster, resource, body, managed.decode(given_fields), options)
     if entries := managed.encode(list(claims)):
         body["metadata"]["managedFields"] = entries
     if options.dry_run:
@@ -100,26 +97,57 @@ def create_object(
     return cluster.store.put(resource.id, target.namespace, name, body).body
 
 
+def _first_claims(
+    cluster: Cluster, resource: Resource, body: Body, given: list[Claim], options: WriteOptions
+) -> list[Claim]:
+    manager = Manager(options.manager, "Update", resource.api_version)
+    blank, node = builtins.blank(resource), schema.load(resource.definition, not resource.custom)
+    if resource.stored_as:
+        blank, body = events.to_view(blank), events.to_view(body)
+    return managed.after_update(given, blank, body, node, manager, cluster.now())
+
+
+def _beside(cluster: Cluster, target: Target) -> Iterator[Body]:
+    return (stored.body for stored in cluster.store.objects(target.resource.id, target.namespace))
+
+
 def replace_object(cluster: Cluster, target: Target, decoded: Decoded, options: WriteOptions) -> Outcome:
     """PUT. Raises ApiError."""
     resource = target.resource
     taken = take_strictly(decoded.value, decoded.duplicates, resource, options.validation)
     metadata.check_place(taken.body, resource, target.namespace, target.name)
+    if resource.put_creates and not cluster.store.get(resource.id, target.namespace, target.name):
+        body = create_object(cluster, target, taken, options)
+        return Outcome(201, body, taken.warnings(options.validation, None))
     current = current_object(cluster, target)
     given = taken.body["metadata"].get("resourceVersion", "")
     if given and not given.isdigit():
         raise metadata.version_garbage(given)
-    if given in ("", "0") and resource.custom:
-        cause = Cause(
-            "metadata.resourceVersion", "FieldValueInvalid", "Invalid value: 0: must be specified for an update"
-        )
-        raise invalid(resource.group, resource.plural, target.name, [cause])
+    require_version(taken.body, target)
     old = current.body["metadata"]
     uid = taken.body["metadata"].get("uid", old["uid"])
     if uid != old["uid"]:
         raise _uid_mismatch(target, uid, old["uid"])
     body = update_object(cluster, target, current, taken, options)
-    return Outcome(200, body, taken.warnings(options.validation))
+    return Outcome(200, body, taken.warnings(options.validation, current.body))
+
+
+def require_version(body: Body, target: Target) -> None:
+    """Refuses an update that names no version, of a kind that is not updated unconditionally. Raises ApiError 422."""
+    resource = target.resource
+    if body["metadata"].get("resourceVersion", "") in ("", "0") and not resource.unconditional:
+        why = "Invalid value: 0: must be specified for an update"
+        cause = Cause("metadata.resourceVersion", "FieldValueInvalid", why)
+        raise invalid(resource.group, resource.plural, target.name, [cause])
+
+
+def check_version_in_body(body: Body, resource: Resource, name: str) -> None:
+    """Refuses a patch that makes another API version of a custom object. Raises ApiError 422."""
+    given = body.get("apiVersion", "")
+    if resource.custom and given != resource.api_version:
+        message = f"Invalid value: {quote(given)}: must be {resource.api_version}"
+        cause = Cause("apiVersion", "FieldValueInvalid", message)
+        raise invalid(resource.group, str(body.get("kind")), name, [cause])
 
 
 def update_object(
@@ -148,9 +176,9 @@ def update_object(
     if cluster.admission and not target.subresource:
         body = cluster.admission.mutate(resource, body, old)
     _bump_generation(resource, body, old)
-    _validate(resource, body, old, taken.kind)
+    _validate(resource, body, old, taken.kind, target.subresource)
     if cluster.admission and not target.subresource:
-        cluster.admission.validate(resource, body, old)
+        cluster.admission.validate(resource, body, old, _beside(cluster, target))
     if claims is None:
         given = None if target.subresource else given_fields
         claims = _updated_claims(target, body, old, given, options, cluster.now())
@@ -181,7 +209,9 @@ def _store(
     place = (target.resource.id, target.namespace, target.name)
     holders = body.get("spec", {}) if target.resource.kind == "Namespace" else body["metadata"]
     if old["metadata"].get("deletionTimestamp") and not holders.get("finalizers"):
-        return cluster.store.delete(*place, body).body
+        # Watchers are told of the object as it was; the answer is the update, which was never stored.
+        cluster.store.delete(*place)
+        return {**body, "metadata": body["metadata"] | {"resourceVersion": old["metadata"]["resourceVersion"]}}
     return cluster.store.put(*place, body).body
 
 
@@ -227,20 +257,33 @@ def _bump_generation(resource: Resource, body: Body, old: Body) -> None:
         body["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
 
 
-def _validate(resource: Resource, body: Body, old: Body | None, kind: str) -> None:
-    causes = metadata.faults(body["metadata"], resource)
+def _validate(resource: Resource, body: Body, old: Body | None, kind: str, subresource: str = "") -> None:
+    name = body["metadata"].get("name", "")
     if resource.custom and kind != resource.kind:
-        causes.append(Cause("kind", "FieldValueInvalid", f'Invalid value: "{kind}": must be {resource.kind}'))
+        wrong = Cause("kind", "FieldValueInvalid", f'Invalid value: "{kind}": must be {resource.kind}')
+        raise invalid(resource.group, kind, name, [wrong])
+    causes = metadata.faults(body["metadata"], resource)
+    if resource.custom and old is not None:
+        causes *= 3  # as many of the real server's layers look at it
     if old is not None:
         update = metadata.update_faults(body["metadata"], old["metadata"])
         # The generic registry and the custom resource's strategy both check it, and both complain.
         causes += update * 2 if resource.custom else update
     if resource.custom:
-        causes += validation.faults(body, node_of(resource))
+        found = validation.faults(body, node_of(resource))
+        causes += [_of_status(cause) for cause in found] if subresource == "status" else found
+        causes += rules.faults(resource, body, causes)
     else:
         causes += builtins.faults(resource, body, old)
     if causes:
-        raise invalid(resource.group, resource.kind, body["metadata"].get("name", ""), causes)
+        group = "" if resource.stored_as else resource.group
+        raise invalid(group, resource.kind, name, causes)
+
+
+def _of_status(cause: Cause) -> Cause:
+    """The status is validated by itself: messages tell the field's path below it."""
+    below = cause.field.removeprefix("status").removeprefix(".")
+    return Cause(cause.field, cause.reason, cause.message.replace(f"{cause.field} in body", f"{below} in body"))
 
 
 def _updated_claims(
@@ -254,7 +297,11 @@ def _updated_claims(
     resource = target.resource
     manager = Manager(options.manager, "Update", resource.api_version, target.subresource)
     ignored = () if target.subresource or not resource.status else ("f:status",)
-    return managed.after_update(claims, _bare(old), _bare(body), node_of(resource), manager, now, ignored)
+    before, after = _bare(old), _bare(body)
+    if resource.stored_as:
+        before, after = events.to_view(before), events.to_view(after)
+    node = schema.load(resource.definition, not resource.custom)
+    return managed.after_update(claims, before, after, node, manager, now, ignored)
 
 
 def _bare(body: Body) -> Body:

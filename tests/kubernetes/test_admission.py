@@ -80,3 +80,37 @@ def test_frameworks_become_models(kube: Server, namespace: str) -> None:
     model = answer["spec"]["predictor"]["model"]
     assert (model["modelFormat"], model["protocolVersion"]) == ({"name": "triton"}, "v2")
     assert "triton" not in answer["spec"]["predictor"]
+
+
+def runtime(name: str, **form: Any) -> Body:
+    formats = [{"name": "kanary-test", "version": "1", "autoSelect": True} | form]
+    spec = {"containers": [], "protocolVersions": ["v2"], "supportedModelFormats": formats}
+    head = {"apiVersion": "serving.kserve.io/v1alpha1", "kind": "ServingRuntime"}
+    return {**head, "metadata": {"name": name}, "spec": spec}
+
+
+def test_two_runtimes_of_one_priority_are_refused(kube: Server, namespace: str) -> None:
+    path = f"/apis/serving.kserve.io/v1alpha1/namespaces/{namespace}/servingruntimes"
+    with kube.client() as client:
+        client.post(path, json=runtime("one", priority=1)).raise_for_status()
+        refused = client.post(path, json=runtime("two", priority=1))
+        assert (refused.status_code, refused.json()["message"]) == (
+            403,
+            'admission webhook "servingruntime.kserve-webhook-server.validator" denied the request: same priority '
+            f"assigned for the model format kanary-test in the servingruntimes one and two in namespace {namespace}",
+        )
+        client.post(path, json=runtime("two", priority=2)).raise_for_status()
+        client.post(path, json=runtime("three", priority=1, version="2")).raise_for_status()
+        client.post(path, json=runtime("four", priority=1, autoSelect=False)).raise_for_status()
+        client.put(f"{path}/one", json=client.get(f"{path}/one").json()).raise_for_status()
+
+
+def test_a_runtime_with_two_priorities_for_a_format_is_refused(kube: Server, namespace: str) -> None:
+    path = f"/apis/serving.kserve.io/v1alpha1/namespaces/{namespace}/servingruntimes"
+    body = runtime("two", priority=1)
+    body["spec"]["supportedModelFormats"].append({"name": "kanary-test", "autoSelect": True, "priority": 2})
+    with kube.client() as client:
+        client.post(path, json=runtime("one", priority=7)).raise_for_status()
+        refused = client.post(path, json=body)
+    assert refused.status_code == 403
+    assert "different priorities assigned for the model format kanary-test under the servingruntime two" in refused.text

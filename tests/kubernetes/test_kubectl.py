@@ -246,3 +246,29 @@ def test_everything_in_a_deleted_namespace_goes(kubectl: Kubectl, kube: Server, 
     outside("delete namespace gone --timeout=20s", check=True)
     assert "NotFound" in outside("get namespace gone").stderr
     assert "NotFound" in outside("-n gone get isvc m").stderr
+
+
+def test_a_list_of_objects_is_created(kubectl: Kubectl, namespace: str) -> None:
+    maps = [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"listed-{n}"}} for n in (1, 2)]
+    done = kubectl(f"-n {namespace} create -f -", json.dumps({"apiVersion": "v1", "kind": "List", "items": maps}))
+    assert (done.stdout, done.stderr) == ("configmap/listed-1 created\nconfigmap/listed-2 created\n", "")
+
+
+def test_a_version_that_is_not_served_is_named(kubectl: Kubectl, namespace: str) -> None:
+    body = {"apiVersion": "serving.kserve.io/v9", "kind": "InferenceService", "metadata": {"name": "x"}}
+    done = kubectl(f"-n {namespace} create -f -", json.dumps(body))
+    assert 'no matches for kind "InferenceService" in version "serving.kserve.io/v9"' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("field", "shown"),
+    [
+        ("isvc.spec", "FIELD: spec <Object>"),
+        ("isvc.spec.predictor.minReplicas", "FIELD: minReplicas <integer>"),
+        ("servingruntime.spec.supportedModelFormats", "FIELD: supportedModelFormats <[]Object>"),
+        ("lease.spec", "FIELD: spec <LeaseSpec>"),
+        ("isvc.kind", "Kind is a string value representing the REST resource"),
+    ],
+)
+def test_fields_are_explained_with_their_types(field: str, shown: str, kubectl: Kubectl) -> None:
+    assert shown in kubectl(f"explain {field}", check=True).stdout

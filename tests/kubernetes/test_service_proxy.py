@@ -60,6 +60,16 @@ def test_a_service_is_reached_under_its_name(service: str, backend: str, kube: S
     assert "authorization" not in asked["headers"]
 
 
+def test_nothing_is_asked_for_that_the_caller_did_not_ask_for(backend: str, kube: Server) -> None:
+    with kube.client() as client:
+        for name in ("accept-encoding", "accept"):
+            del client.headers[name]
+        asked = client.get(PROXY.format("kfp", "x")).json()
+        assert not {"accept-encoding", "accept", "user-agent"} & set(asked["headers"])
+        asked = client.get(PROXY.format("kfp", "x"), headers={"Accept-Encoding": "gzip"}).json()
+        assert asked["headers"]["accept-encoding"] == "gzip"
+
+
 def test_what_is_not_there_is_said(backend: str, kube: Server) -> None:
     with kube.client() as client:
         assert client.get(PROXY.format("nosuch", "x")).status_code == 404

@@ -16,20 +16,25 @@ OWN = {vector["name"]: vector for vector in vectorfiles.load()}
 RECORDED = {vector["name"]: vector for vector in vectorfiles.recorded()}
 # Waits 75 seconds; test_watch asks the same of a server whose bookmarks come sooner.
 LONG = "watch-bookmark-after-a-minute"
+# What stands beside the recordings: asked of a server of the same version, and first answered otherwise by ours.
+NEIGHBOURS = "neighbours"
 
 pytestmark = pytest.mark.xdist_group("kubernetes")
 
 
 def replay_all(vectors: Iterable[tuple[Body, bool]], server: Server) -> dict[tuple[str, bool], list[str]]:
-    """Watches mostly wait, so many vectors are replayed at a time."""
+    """Watches mostly wait, so many are replayed at a time; but not beside the rest, which would make them late."""
 
     def replay(given: tuple[Body, bool]) -> tuple[tuple[str, bool], list[str]]:
         vector, recording = given
         with server.client() as client:
             return (vector["name"], recording), replaying.run(vector, client)
 
-    with ThreadPoolExecutor(24) as pool:
-        return dict(pool.map(replay, vectors))
+    asked = list(vectors)
+    watches = [given for given in asked if "events" in given[0]["response"]]
+    with ThreadPoolExecutor(4) as few, ThreadPoolExecutor(16) as many:
+        found = dict(few.map(replay, [given for given in asked if "events" not in given[0]["response"]]))
+        return found | dict(many.map(replay, watches))
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +71,9 @@ def test_bookmarks_of_a_long_watch_are_the_recorded_ones(kube_bare: Server) -> N
 
 @pytest.mark.skipif(not RECORDED, reason="the recordings are not at hand")
 def test_short_forms_lose_nothing() -> None:
-    assert set(OWN) | {LONG} == set(RECORDED)
-    for name, vector in OWN.items():
+    recorded = {name: vector for name, vector in OWN.items() if vector["topic"] != NEIGHBOURS}
+    assert set(recorded) | {LONG} == set(RECORDED)
+    for name, vector in recorded.items():
         if vector["topic"] != "watch" and name != "table-watch" and name != "continue-after-compaction":
             original = RECORDED[name]
             assert vector["request"] | {"status": 0} == original["request"] | {"status": 0}, name

@@ -23,6 +23,7 @@ def words(text: str) -> list[str]:
 ROOTS = words(
     "V1beta1InferenceService V1alpha1ServingRuntime V1alpha1ClusterServingRuntime V1ConfigMap V1Secret V1Lease "
     "V1alpha1TrainedModel V1alpha1InferenceGraph V1alpha1ClusterStorageContainer "
+    "V1SelfSubjectReview V1SelfSubjectAccessReview V1SelfSubjectRulesReview "
     "CoreV1Event EventsV1Event V1Namespace V1ServiceAccount V1Pod V1Service V1Deployment V2HorizontalPodAutoscaler"
 )
 OPEN = {"GithubComKedacoreKedaV2ApisKedaV1alpha1ScaleTriggers", "V1ContainerRestartRule"}
@@ -89,9 +90,11 @@ ATOMIC_MAPS = set(
     words(
         "V1ConfigMapKeySelector V1ConfigMapEnvSource V1ObjectFieldSelector V1ResourceFieldSelector V1SecretKeySelector "
         "V1SecretEnvSource V1ConfigMapVolumeSource V1SecretProjection V1TypedLocalObjectReference "
-        "V1LabelSelector V1LocalObjectReference V1SecretReference V1NodeSelectorTerm V1NodeSelector V1ObjectReference"
+        "V1LabelSelector V1LocalObjectReference V1SecretReference V1NodeSelectorTerm V1NodeSelector V1ObjectReference "
+        "V1OwnerReference"
     )
 )
+BYTES: Schema = {"type": "object", "additionalProperties": {"type": "string", "format": "byte"}}
 CANARY_TRAFFIC = {"type": "integer", "format": "int32", "minimum": 0, "maximum": 100}
 STATES = ["", "Pending", "Standby", "Loading", "Loaded", "FailedToLoad"]
 OVERLAYS: dict[str, dict[str, Schema]] = {
@@ -141,6 +144,12 @@ OVERLAYS: dict[str, dict[str, Schema]] = {
     "V1ConfigMapEnvSource": {"name": {"type": "string", "default": ""}},
     "V1SecretEnvSource": {"name": {"type": "string", "default": ""}},
     "V1ObjectMeta": {"finalizers": {"x-kubernetes-list-type": "set"}},
+    "V1Secret": {"data": BYTES},
+    "V1ConfigMap": {"binaryData": BYTES},
+}
+# Fields that are newer than the package.
+NEWER: dict[str, dict[str, Schema]] = {
+    "V1LeaseSpec": {"preferredHolder": {"type": "string"}, "strategy": {"type": "string"}},
 }
 REQUIRED: dict[str, list[str]] = {
     "KnativeCondition": ["status", "type"],
@@ -159,6 +168,7 @@ REQUIRED: dict[str, list[str]] = {
     "V1beta1PredictorSpec": [],
     "V1beta1TransformerSpec": [],
     "V1beta1ExplainerSpec": [],
+    "V1beta1ARTExplainerSpec": [],
     "V1beta1WorkerSpec": [],
 }
 ENUMS = {
@@ -233,6 +243,7 @@ def definition(name: str, queue: list[str]) -> Schema:
         setter = getattr(cls, attribute).fset
         if "must not be `None`" in inspect.getsource(setter):
             required.append(key)
+    properties |= NEWER.get(name, {})
     required = REQUIRED.get(name, required)
     schema = {"type": "object", "properties": properties}
     if required:
@@ -260,7 +271,13 @@ def add_stable_predictor(definitions: dict[str, Schema]) -> None:
         source.pop("required", None)
         probe["properties"][action] = source
     definitions["StableProbe"] = probe
+    # The same holds for the containers of a pod; nobody serves a probe without a port, but the CRD takes it.
+    container = json.loads(json.dumps(definitions["V1Container"]))
+    for field in ("livenessProbe", "readinessProbe"):
+        container["properties"][field] = {"$ref": "#/components/schemas/StableProbe"}
+    definitions["StableContainer"] = container
     predictor = json.loads(json.dumps(definitions["V1beta1PredictorSpec"]))
+    predictor["properties"]["containers"]["items"] = {"$ref": "#/components/schemas/StableContainer"}
     del predictor["properties"]["ephemeralContainers"]
     for field in IMPLEMENTATIONS:
         target = predictor["properties"][field]["$ref"].rsplit("/", 1)[1]
@@ -282,7 +299,8 @@ def definitions() -> dict[str, Schema]:
     add_stable_predictor(done)
     for implementation in [n for n in done if n.startswith("V1beta1") and n.endswith("Spec")]:
         properties = done[implementation]["properties"]
-        if "image" in properties and "storageUri" in properties and "name" in properties:
+        served = "image" in properties and "storageUri" in properties and "name" in properties
+        if served and REQUIRED.get(implementation) != []:
             base = {"name"} | ({"modelFormat"} if "modelFormat" in properties else set())
             done[implementation]["required"] = sorted(base)
     done["V1beta1InferenceServiceStatus"]["x-kubernetes-preserve-unknown-fields"] = True
