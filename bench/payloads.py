@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
-from bench.payload_ends import LOAD, SINK
+from bench.httpload import Job, put_load
 from bench.report import show, verdict
+from bench.sink import sink
 from tests.serving.predictor_rig import ROWS, Server, serving, write_model
 
 GOAL = 0.03
@@ -41,16 +41,18 @@ class Figures:
 def measure(server: Server, connections: int, seconds: float, rate: float = 0.0) -> Figures:
     """Load one predictor. The share counts what was sent by the time the queue was empty, or seconds later."""
     before, used = events(server), cpu(server.process.pid)
-    command = [*LOAD, _BODY, *(str(value) for value in (server.port, connections, seconds, rate))]
-    found = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    used = cpu(server.process.pid) - used
+    url = f"http://127.0.0.1:{server.port}/v1/models/plants:predict"
+    load = put_load(Job(url, [_BODY], connections, seconds, rate=rate))
+    if load.failed:
+        raise RuntimeError(f"predictions failed under load: {load.failed}")
+    used = (cpu(server.process.pid) - used) / load.total
     deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline and waiting(server):
         time.sleep(0.1)
     after = events(server)
     done = {outcome: after[outcome] - before.get(outcome, 0.0) for outcome in after}
     total = sum(done.values())
-    return Figures(found, used / (found * seconds), done.get("sent", 0.0) / total if total else 0.0)
+    return Figures(load.rate, used, done.get("sent", 0.0) / total if total else 0.0)
 
 
 def progress(connections: int, plain: Figures, logged: Figures) -> None:
@@ -93,19 +95,10 @@ def cpu(pid: int) -> float:
 def predictors(folder: Path) -> Iterator[tuple[Server, Server]]:
     """One without and one with a payload log, and the sink that it sends to."""
     write_model(folder / "model")
-    listening = subprocess.Popen(SINK, stdout=subprocess.PIPE, text=True)
-    try:
-        assert listening.stdout is not None
-        url = f"http://127.0.0.1:{int(listening.stdout.readline())}/"
+    with sink() as url, serving(folder / "model", folder / "without") as without:
         told = json.dumps({"url": url, "inferenceservicename": "plants", "namespace": "default"})
-        with (
-            serving(folder / "model", folder / "without") as without,
-            serving(folder / "model", folder / "with", "--payload_log", told) as logging,
-        ):
+        with serving(folder / "model", folder / "with", "--payload_log", told) as logging:
             yield without, logging
-    finally:
-        listening.kill()
-        listening.wait()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shlex
 import signal
 import statistics
 import sys
@@ -42,8 +41,6 @@ from bench.report import show, verdict
 from bench.sink import sink
 
 GOAL = "3 times the stock server at 16 and 64, ahead of every peer there, never behind the stock server at 1"
-# Variants of ours, each measured against ours alone: name to arguments, in which {sink} stands for a sink's URL.
-VARIANTS: Mapping[str, tuple[str, ...]] = {}
 CONCURRENCY = (1, 16, 64)
 _ROWS = 64
 _WARM_UP_S = 0.3
@@ -220,30 +217,6 @@ def missed(taken: Mapping[Cell, Sequence[Taken]]) -> list[str]:
     return [*found, f"{failed} of our requests failed"] if failed else found
 
 
-def variants(
-    bench: Bench, wanted: Mapping[str, Sequence[str]], model: Path, start: Callable[[Contestant], Any], given: Any
-) -> dict[str, float]:
-    """Ours with other arguments beside ours, in turns: the part of our requests/s that each keeps, V1."""
-    kept: dict[str, float] = {}
-    rows = []
-    for name, arguments in wanted.items():
-        with contextlib.ExitStack() as stack:
-            url = stack.enter_context(sink())
-            changed = ours(model, name, *(word.format(sink=url) for word in arguments))
-            servers = [stack.enter_context(start(contestant)) for contestant in (ours(model), changed)]
-            for server in servers:
-                bench.check(server)
-            levels = [level for level in given.concurrency if level > 1] or given.concurrency
-            taken = rounds(bench, servers, levels, given.seconds, 2 * given.rounds, ("v1",))
-        for level in levels:
-            ratio = 1 / ratios(taken, "v1", level, name)
-            kept[f"{name}/{level}"] = round(ratio, 3)
-            both = [figures(taken, ("v1", level, which)) for which in (OURS, name)]
-            rows.append((name, str(level), f"{both[0]['rps']:g}", f"{both[1]['rps']:g}", f"{ratio:.3f}"))
-    show("Variants of ours, V1", ("VARIANT", "CONNECTIONS", "WITHOUT /s", "WITH /s", "KEPT"), rows)
-    return kept
-
-
 def generator(seconds: float) -> dict[str, float]:
     """What the load generator can do: requests/s against a server that does nothing."""
     body = encode("v1", census.rows(1, seed=1))
@@ -288,9 +261,6 @@ def measure(folder: Path, given: argparse.Namespace) -> int:
     for name, reason in (skipped | unwilling).items():
         print(f"{name}: skipped, {reason}")
     facts["skipped"] = sorted(skipped | unwilling)
-    wanted = dict(VARIANTS) | {name: tuple(shlex.split(words)) for name, _, words in given.variant}
-    if wanted:
-        facts["variants"] = variants(bench, wanted, model, start, given)
     lacking = missed(taken)
     for what in lacking:
         print(f"missed: {what}")
@@ -321,15 +291,6 @@ def main() -> int:
     add("--rounds", type=int, default=5, help="(default: %(default)s; with --seconds 1.5 --rounds 3 about 3 minutes)")
     add("--concurrency", type=int, nargs="+", default=CONCURRENCY, help="connections (default: 1 16 64)")
     add("--only", nargs="*", choices=PEERS, help="the peers besides the stock server (default: all)")
-    add(
-        "--variant",
-        action="append",
-        default=[],
-        type=lambda text: text.partition("="),
-        metavar="NAME=ARGUMENTS",
-        help="also measure ours with more arguments against ours; {sink} stands for the URL of a server that takes "
-        "whatever is sent to it",
-    )
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended then, too
     try:

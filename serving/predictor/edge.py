@@ -124,7 +124,7 @@ class Edge:
 
     async def _answer(self, protocol: Protocol, scope: Scope, receive: Receive) -> Body:
         arrived = time.time()
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+        headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of two of a name the first counts, as in Go
         json_length = _check_headers(headers, protocol)
         body = await self._body(headers, receive)
         if len(body) <= _LONG:
@@ -133,7 +133,8 @@ class Edge:
             async with self._one_long:
                 answer = await asyncio.to_thread(self.service.answer_alone, protocol, body, json_length)
         if self.payloads is not None:
-            self.payloads.answered(protocol, scope["headers"], body, json_length, answer.content, arrived)
+            every = scope["headers"]
+            self.payloads.answered(protocol, headers, every, body, json_length, answer.content, arrived)
         return answer
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:

@@ -27,7 +27,7 @@ BAD = json.dumps({"instances": [{"height": "tall"}]})  # one in eight
 
 @dataclass(frozen=True)
 class Sample:
-    """What the process held at a moment: MiB that are its own or its share, open files, threads."""
+    """What the process held at a moment: MiB that are its alone, open files, threads."""
 
     memory: float
     files: int
@@ -35,7 +35,7 @@ class Sample:
 
 
 def sample(process: psutil.Process) -> Sample:
-    return Sample(process.memory_full_info().pss / (1 << 20), process.num_fds(), process.num_threads())
+    return Sample(process.memory_full_info().uss / (1 << 20), process.num_fds(), process.num_threads())
 
 
 def test_memory_stays_flat_under_load(tmp_path: Path) -> None:

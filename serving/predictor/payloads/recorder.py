@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from serving.predictor.payloads import frames
@@ -87,11 +87,20 @@ class Recorder:
         self._spawn()
 
     def answered(
-        self, protocol: str, headers: Headers, body: bytes, json_length: int | None, answer: bytes, arrived: float
+        self,
+        protocol: str,
+        headers: Mapping[bytes, bytes],
+        every: Headers,
+        body: bytes,
+        json_length: int | None,
+        answer: bytes,
+        arrived: float,
     ) -> None:
-        """Log a prediction that is answered with 200. `headers` are the request's; `arrived` is in epoch seconds."""
-        found = dict(reversed(headers))  # of two of a name the first counts, as in Go
-        event_id = found.get(b"ce-id", b"")
+        """Log a prediction that is answered with 200.
+
+        `headers` are the request's by name, `every` is all of them as they came; `arrived` is in epoch seconds.
+        """
+        event_id = headers.get(b"ce-id", b"")
         if self._timer is None:
             self._timer = self._loop.call_later(_FLUSH_S, self._flush)
         if not (self._all or sampled(event_id, self._below)):
@@ -102,8 +111,8 @@ class Recorder:
         if self._size + size > QUEUE_BYTES:
             self._overflowed += 1
             return
-        metadata = self._metadata(headers) if self._wanted else b""
-        parts = (event_id, found.get(b"content-type", b""), metadata, request, answer)
+        metadata = self._metadata(every) if self._wanted else b""
+        parts = (event_id, headers.get(b"content-type", b""), metadata, request, answer)
         frame = frames.encode(protocol, parts, json_length, arrived, time.time())
         self._frames.append(frame)
         self._size += len(frame)
