@@ -1,4 +1,4 @@
-"""`spec.predictor.logger`: the annotations that KServe makes of it, and what the sandbox tells a model server instead.
+"""`logger` of a component: the annotations that KServe makes of it, and what the sandbox tells a model server instead.
 
 In a cluster KServe's agent beside the server sends the events. The sandbox runs no agent: it says in the environment
 of the server what the agent's command line would say, and it is the server that sends; one that does not know the
@@ -23,7 +23,7 @@ _HEADERS, _ANNOTATIONS = f"{_LOGGER}-metadata-headers", f"{_LOGGER}-metadata-ann
 
 
 def annotated(logger: Mapping[str, Any] | None) -> dict[str, str]:
-    """The pod template's annotations for a predictor's `logger`."""
+    """The pod template's annotations for a component's `logger`."""
     if logger is None:
         return {}
     found = {_LOGGER: "true", _MODE: str(logger.get("mode") or "all")}
@@ -38,7 +38,7 @@ def annotated(logger: Mapping[str, Any] | None) -> dict[str, str]:
 def environment(namespace: str, uid: str, revision: Revision) -> dict[str, str]:
     """What the server of a revision is told; nothing where there is no logger, or none that can be obeyed."""
     known: Document = revision.template.document["annotations"]
-    if _LOGGER not in known or ignored(known):
+    if _LOGGER not in known or ignored(revision.template.document):
         return {}
     labels: Document = revision.template.document["labels"]
     named = {key: known[key] for key in _split(known.get(_ANNOTATIONS)) if key in known}
@@ -57,15 +57,16 @@ def environment(namespace: str, uid: str, revision: Revision) -> dict[str, str]:
     return {VARIABLE: json.dumps(told, sort_keys=True)}
 
 
-def ignored(known: Mapping[str, str]) -> str:
+def ignored(template: Document) -> str:
     """Why a pod template's logger sends nothing here; empty where it does, or where there is none."""
+    known = template["annotations"]
     if _LOGGER not in known:
         return ""
-    url = known.get(_URL, "")
+    field, url = f"spec.{template['labels'].get('component', 'predictor')}.logger", known.get(_URL, "")
     if not url:
-        return "spec.predictor.logger has no url, and the sandbox has no default broker: no payloads are logged"
+        return f"{field} has no url, and the sandbox has no default broker: no payloads are logged"
     if not url.startswith(("http://", "https://")):
-        return f"spec.predictor.logger.url {url}: the sandbox sends to http and https only: no payloads are logged"
+        return f"{field}.url {url}: the sandbox sends to http and https only: no payloads are logged"
     return ""
 
 

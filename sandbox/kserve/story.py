@@ -49,7 +49,7 @@ def of_knative(before: Knative | None, after: Knative) -> Iterator[Event]:
             yield Event("Created", f'Created Revision "{revision.name}"', "Configuration", name)
             text = f"Revision {revision.name} created{_content(revision)}; its server is starting"
             yield Event("RevisionCreated", text)
-            if why := payloadlog.ignored(revision.template.document["annotations"]):
+            if why := payloadlog.ignored(revision.template.document):
                 yield Event("PayloadLoggerIgnored", why, warning=True)
         if revision.ready and not (was and was.ready):
             text = "Revision becomes ready upon all resources being ready"

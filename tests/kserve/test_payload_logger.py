@@ -59,7 +59,7 @@ def test_a_server_is_told_what_kserve_s_agent_would_be() -> None:
 def test_a_logger_that_cannot_be_obeyed_tells_the_server_nothing(url: Document) -> None:
     found = revision({"mode": "all"} | url)
     assert payloadlog.environment("garden", UID, found) == {}
-    assert "no payloads are logged" in payloadlog.ignored(found.template.document["annotations"])
+    assert "no payloads are logged" in payloadlog.ignored(found.template.document)
 
 
 def test_a_logger_without_a_url_is_told_of_in_an_event(ns: Namespace) -> None:
