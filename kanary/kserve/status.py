@@ -201,6 +201,9 @@ def _failure(service: Mapping[str, Any], created: str, latest_ready: str) -> str
 
 
 def _with_notes(status: ServiceStatus, service: Mapping[str, Any], state: State) -> ServiceStatus:
+    if status.mode != KNATIVE:
+        why = f"{status.mode} mode: its traffic is kubectl's to show and to steer (spec.canary, status.canaryStatuses)"
+        return replace(status, notes=(why,))
     notes = []
     asked, effective = status.requested, status.effective
     if status.canary and asked is None and not status.canary_ready:

@@ -146,7 +146,8 @@ def test_an_unfinished_rollback_is_told() -> None:
 @pytest.mark.parametrize("mode", ["Standard", "RawDeployment"])
 def test_standard_mode_is_seen_and_refused(mode: str) -> None:
     document = service(None, "- - - -", mode=mode)
-    assert service_status(document).mode == "Standard"
+    found = service_status(document)
+    assert (found.mode, [note.partition(":")[0] for note in found.notes]) == ("Standard", ["Standard mode"])
     with pytest.raises(KanaryError, match="ns/m runs in KServe's mode Standard"):
         require_knative(document)
 
