@@ -161,7 +161,7 @@ def rollouts(models: list[Model]) -> Callable[[Soak], None]:
             else:
                 patch(api, "steady", percent=0)
                 patch(api, "steady", storage=stable.uri, percent=None)
-                wait_for(lambda: rolled_out(api) != revision, "the stable content is rolled out", 60.0)
+                wait_for(lambda: rolled_out(api) not in ("", revision), "the stable content is rolled out", 60.0)
                 soak.done["rollbacks"] += 1
         soak.rest(1.0)
 
