@@ -39,7 +39,8 @@ class _Gathering:
 
     def _send(self) -> None:
         written, self._written = self._written, []
-        if written:
+        # A client may be gone before the answer to a request that it had pipelined: uvicorn writes that all the same.
+        if written and not self._transport.is_closing():
             self._transport.write(b"".join(written))
 
     def __getattr__(self, name: str) -> Any:

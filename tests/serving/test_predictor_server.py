@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -269,6 +270,22 @@ def test_a_client_that_leaves_in_the_middle_harms_nobody(server: Server, path: s
         raw.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{" % path.encode())
     with server.connection() as connection:
         assert connection.exchange("POST", path, V1_GOOD if path == V1 else V2_GOOD)[0] == 200
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_client_that_leaves_before_its_pipelined_answers_harms_nobody_and_fills_no_log(
+    server: Server, at_once: bool
+) -> None:
+    """The log is looked at when the tests are over."""
+    body = json.dumps(V1_GOOD).encode()
+    head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (V1.encode(), len(body))
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as raw:
+            raw.sendall((head + body) * 3)
+            if at_once:
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with server.connection() as connection:
+        assert connection.exchange("POST", V1, V1_GOOD)[0] == 200
 
 
 def test_long_requests_are_answered_too(server: Server, model: Path) -> None:
