@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from serving.predictor.http1 import Http1Protocol
 
 
-class OneWriteProtocol(HttpToolsProtocol):
+class OneWriteProtocol(Http1Protocol):
     """Sends what was written in one turn of the event loop at its end."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -288,6 +288,28 @@ def test_a_client_that_leaves_before_its_pipelined_answers_harms_nobody_and_fill
         assert connection.exchange("POST", V1, V1_GOOD)[0] == 200
 
 
+@pytest.mark.parametrize("offer", [b"h2c", b"websocket"])
+@pytest.mark.parametrize("pause", [False, True])
+def test_an_offer_to_speak_another_protocol_is_not_heard(server: Server, offer: bytes, pause: bool) -> None:
+    """Java's own client makes one with its first request, `curl --http2` with every one."""
+    body = json.dumps(V1_GOOD).encode()
+    head = b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade, HTTP2-Settings\r\n" % V1.encode()
+    head += b"Upgrade: %b\r\nHTTP2-Settings: AAMAAABk\r\nContent-Length: %d\r\n\r\n" % (offer, len(body))
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as raw:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in (head, body) if pause else (head + body,):
+            raw.sendall(part)
+            server.get("/v2/health/live")  # what was sent has been read by then
+        many = 400
+        raw.sendall((head + body) * many)
+        answers = b""
+        while answers.count(b'"predictions"') < 1 + many:
+            part = raw.recv(1 << 20)
+            assert part, answers[-500:]
+            answers += part
+    assert answers.count(b"HTTP/1.1 200") == 1 + many
+
+
 def test_long_requests_are_answered_too(server: Server, model: Path) -> None:
     rows = ROWS * 4000
     with server.connection() as connection:
