@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -21,6 +22,7 @@ import pytest
 from kanary.errors import ConfigError
 from kanary.modelspec import ModelSpec
 from serving.predictor.payloads import recorder
+from serving.predictor.payloads.counters import Counters
 from serving.predictor.payloads.spec import payload_log
 from serving.predictor.settings import settings
 from tests.gateway.rig import binomial_interval
@@ -324,6 +326,22 @@ def test_a_sender_that_dies_is_started_again_and_what_it_had_is_counted(model: P
         ask(server, 10)
         settled(server, dropped_sender_died=10, sent=10)
         assert sender(server).pid != first.pid
+
+
+async def test_a_sender_that_cannot_be_started_is_tried_again_after_longer_and_longer_pauses(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recorder, "_COMMAND", ("/there/is/no/such/command",))
+    log = payload_log('{"url": "http://127.0.0.1:9/"}', 1.0, 0, {})
+    assert log is not None
+    made = recorder.Recorder(log, Counters("unstartable", "1"), [], [])
+    made.start()
+    async with asyncio.timeout(60):
+        while len(caplog.records) < 4:
+            await asyncio.sleep(0.01)
+    await made.close()
+    times = [record.created for record in caplog.records]
+    assert times[3] - times[2] > 0.39
 
 
 def test_a_predictor_told_to_stop_delivers_what_waits(model: Path, tmp_path: Path) -> None:

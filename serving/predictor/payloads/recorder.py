@@ -148,6 +148,7 @@ class Recorder:
 
     def _spawn(self) -> None:
         self._restart = None
+        self._started = self._loop.time()
         path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
         try:
             self._process = subprocess.Popen(
@@ -172,7 +173,6 @@ class Recorder:
         os.set_blocking(self._stdin, False)
         os.set_blocking(self._stdout, False)
         self._gone.clear()
-        self._started = self._loop.time()
         self._handed, self._reported, self._report, self._offset = 0, Counter(), b"", 0
         self._frames.appendleft(self._first)
         self._size += len(self._first)
