@@ -9,6 +9,7 @@ import logging.config
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -121,7 +122,8 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve carries no typ
         end_http = uvicorn.shutdown
 
         async def end(*arguments: Any, **named: Any) -> None:
-            await asyncio.gather(end_http(*arguments, **named), server.stop(self._wanted.grace_s / 2))
+            left = self._rest_server.config.timeout_graceful_shutdown
+            await asyncio.gather(end_http(*arguments, **named), server.stop(left))
 
         uvicorn.shutdown = end
         return port, server.stop
@@ -131,7 +133,9 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve carries no typ
         await self._told_to_leave.wait()
         for model in self.registered_models.get_models().values():
             model.ready = False  # so that probes tell whoever asks to go elsewhere
+        told = time.monotonic()
         await self._drain.quiet(self._wanted.grace_s / 2)
+        self._rest_server.config.timeout_graceful_shutdown = self._wanted.grace_s - (time.monotonic() - told)
         self._rest_server._server.should_exit = True
 
     async def _tell(self, grpc_port: int) -> None:
