@@ -6,6 +6,7 @@ event loop, and bodies too long to be worked on in one.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -126,7 +127,12 @@ def _body(asked: Asked, answer: dict[str, Any]) -> Body:
 
 
 def _parsed(text: bytes) -> Any:
+    # A long body may hold millions of lists: what looks for cycles among them would stop every other request, for
+    # seconds, and JSON has none.
+    gc.disable()
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise Refused("malformed", f"the body is no JSON: {error}") from None
+    finally:
+        gc.enable()

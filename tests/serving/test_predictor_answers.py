@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -247,6 +248,22 @@ def test_a_body_is_json_and_what_the_header_says_is_binary(mixed: Service) -> No
     for text in (b"", b"{", b"\xff", b"[" * 5000, b'{"instances": [NaN]}'):
         with pytest.raises(Refused, match="no JSON"):
             mixed.answer_alone("v1", text)
+
+
+def test_no_search_for_cycles_stops_other_requests_while_a_long_body_is_read(mixed: Service) -> None:
+    found = []
+
+    def note(phase: str, _: dict[str, int]) -> None:
+        found.append(phase)
+
+    gc.callbacks.append(note)
+    try:
+        with pytest.raises(Refused, match="has 0 values"):
+            mixed.answer_alone("v1", b'{"instances": [' + b"[]," * 200_000 + b"[]]}")
+    finally:
+        gc.callbacks.remove(note)
+    assert gc.isenabled()
+    assert len(found) < 20  # it would be hundreds
 
 
 def test_a_model_folder_inside_the_folder_is_found_and_served(tmp_path: Path) -> None:
