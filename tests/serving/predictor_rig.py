@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from prometheus_client.parser import text_string_to_metric_families
 
 from kanary.modelspec import (
     Architecture,
@@ -159,3 +160,13 @@ def grpc_listening(log: Path) -> int:
 def lines(log: Path) -> Sequence[str]:
     """What the predictor has written."""
     return log.read_text(encoding="utf-8").splitlines()
+
+
+def samples(server: Server) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Our series on /metrics, by name and labels."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(server.get("/metrics")[1])
+        for sample in family.samples
+        if sample.name.startswith("kanary_")
+    }

@@ -20,11 +20,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
-from prometheus_client.parser import text_string_to_metric_families
 
 from serving.model.predict import Predictor
 from serving.predictor.refusal import REASONS
-from tests.serving.predictor_rig import MIXED, ROWS, V2_GOOD, Server, grpc_listening, lines, serving, write_model
+from tests.serving.predictor_rig import (
+    MIXED,
+    ROWS,
+    V2_GOOD,
+    Server,
+    grpc_listening,
+    lines,
+    samples,
+    serving,
+    write_model,
+)
 from tests.serving.rpc_messages import (
     INFER,
     changed,
@@ -351,16 +360,6 @@ async def ask_with_kserves_client(url: str, expected: list[list[float]]) -> None
             assert answer.get_output_by_name("label").as_numpy().shape == (3,)
         with pytest.raises(grpc.RpcError, match="ferns does not exist"):
             await client.infer(kserve.InferRequest("ferns", inputs))
-
-
-def samples(server: Server) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Our series on /metrics, by name and labels."""
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(server.get("/metrics")[1])
-        for sample in family.samples
-        if sample.name.startswith("kanary_")
-    }
 
 
 def test_the_metrics_count_what_was_asked_over_grpc(ask: Asking) -> None:

@@ -18,13 +18,12 @@ import kserve
 import numpy as np
 import pytest
 from kserve.inference_client import InferenceRESTClient, RESTConfig
-from prometheus_client.parser import text_string_to_metric_families
 
 from serving.model.predict import Predictor
 from serving.predictor.metrics import BUCKETS
 from serving.predictor.metrics import ROWS as BATCH_ROWS
 from serving.predictor.refusal import REASONS
-from tests.serving.predictor_rig import MIXED, ROWS, V1_GOOD, V2_GOOD, Server, lines, serving, write_model
+from tests.serving.predictor_rig import MIXED, ROWS, V1_GOOD, V2_GOOD, Server, lines, samples, serving, write_model
 
 V1, V2 = "/v1/models/plants:predict", "/v2/models/plants/infer"
 LIMIT = 1 << 20
@@ -366,16 +365,6 @@ async def ask_with_kserves_client(url: str, expected: list[list[float]]) -> None
         assert answer.get_output_by_name("label").shape == [3]
     await v1.close()
     await v2.close()
-
-
-def samples(server: Server) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Our series on /metrics, by name and labels."""
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(server.get("/metrics")[1])
-        for sample in family.samples
-        if sample.name.startswith("kanary_")
-    }
 
 
 def test_the_metrics_count_what_was_asked_and_what_came_out(server: Server) -> None:
