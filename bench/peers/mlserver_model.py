@@ -1,4 +1,4 @@
-"""MLServer around the model, with its adaptive batching: `mlserver start` in a folder of `settings()`.
+"""MLServer around the model, with its adaptive batching: `mlserver start` in a folder with `model-settings.json`.
 
 Source: https://docs.seldon.ai/mlserver/user-guide/adaptive-batching and .../custom
 """

@@ -7,7 +7,6 @@ event loop, and bodies too long to be worked on in one.
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -91,10 +90,6 @@ class Service:
         request = v2.decode(document, tensors, self.contract)
         return self._answer_alone(Asked(request.rows, request))
 
-    def labels(self, probabilities: npt.NDArray[np.float64]) -> Sequence[str]:
-        """The likeliest class of every row."""
-        return self.predictor.labels(probabilities)
-
     def _read(self, protocol: Protocol, body: bytes, json_length: int | None) -> Asked:
         if protocol == "v1":
             return Asked(v1.decode(_parsed(body), self.contract))
@@ -110,7 +105,7 @@ class Service:
         return self._answer(asked, self._predict(asked.rows))
 
     def _answer(self, asked: Asked, probabilities: npt.NDArray[np.float64]) -> dict[str, Any]:
-        labels, rows = self.labels(probabilities), probabilities.tolist()
+        labels, rows = self.predictor.labels(probabilities), probabilities.tolist()
         if asked.v2 is None:
             return v1.encode(labels, rows, self.predictor.spec.classes)
         return v2.encode(asked.v2, labels, rows, self.name, self.predictor.spec)
