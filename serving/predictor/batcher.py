@@ -92,8 +92,12 @@ class Batcher:
         """Run one batch; the next one has its turn after what the event loop has read by then."""
         batch = self._take()
         if self.cost.of(sum(len(waiting.rows) for waiting in batch)) > INLINE_S:
-            running = asyncio.get_running_loop().run_in_executor(None, self._run, batch)
-            running.add_done_callback(lambda done: self._told(batch, done.result()))
+            try:
+                running = asyncio.get_running_loop().run_in_executor(None, self._run, batch)
+            except RuntimeError as error:  # no thread is to be had; whoever comes next tries again
+                self._told(batch, [error] * len(batch))
+            else:
+                running.add_done_callback(lambda done: self._told(batch, done.result()))
         else:
             self._told(batch, self._run(batch))
 

@@ -6,7 +6,7 @@ client's fault, and keeps its connection. No body longer than the limit is ever 
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import logging
 import re
 import time
@@ -17,6 +17,7 @@ from typing import Any, Literal
 import orjson
 
 from serving.predictor.binary import Body
+from serving.predictor.bodies import LONG, Bodies
 from serving.predictor.drain import Drain
 from serving.predictor.payloads.recorder import Recorder
 from serving.predictor.refusal import Reason, Refused
@@ -31,8 +32,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 VERSION_HEADER = b"kanary-model-version"
 JSON_LENGTH_HEADER = b"inference-header-content-length"
 
-# Longer bodies are worked on in a thread, one at a time: short requests do not wait for them, memory stays bounded.
-_LONG = 256 * 1024
 _CONTENT_TYPES = ("", "application/json", "application/octet-stream")
 _V1 = re.compile(r"/v1/models/(?P<model>[^/]+?)(?P<operation>:[a-z]+)?")
 _V2 = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?P<operation>/infer|/ready)?")
@@ -53,20 +52,21 @@ class Disconnected(Exception):
 
 
 class Edge:
-    """An ASGI application: `service` answers predictions, `app` (KServe's) the rest. `limit` is in bytes of body.
+    """An ASGI application: `service` answers predictions, `app` (KServe's) the rest. `bodies` says what is too long.
 
     While `drain` says that the server is leaving, every answer asks its client to close the connection. `payloads` is
     told of every prediction that is answered; None where there is no payload log.
     """
 
-    def __init__(self, app: App, service: Service, limit: int, drain: Drain, payloads: Recorder | None = None) -> None:
+    def __init__(
+        self, app: App, service: Service, bodies: Bodies, drain: Drain, payloads: Recorder | None = None
+    ) -> None:
         self.app = app
         self.service = service
-        self.limit = limit
+        self.bodies = bodies
         self.drain = drain
         self.payloads = payloads
         self._version = (VERSION_HEADER, service.version.encode("ascii"))
-        self._one_long = asyncio.Lock()
         # What nearly every request asks for, found without taking its path apart.
         self._usual = {
             path: Route(inference_protocol(path), path)
@@ -126,22 +126,28 @@ class Edge:
         arrived = time.time()
         headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of two of a name the first counts, as in Go
         json_length = _check_headers(headers, protocol)
-        body = await self._body(headers, receive)
-        if len(body) <= _LONG:
-            answer = await self.service.answer(protocol, body, json_length)
-        else:
-            async with self._one_long:
-                answer = await asyncio.to_thread(self.service.answer_alone, protocol, body, json_length)
+        with contextlib.ExitStack() as held:
+            body = await self._body(headers, receive, held)
+            if len(body) <= LONG:
+                answer = await self.service.answer(protocol, body, json_length)
+            else:
+                answer = await self.bodies.work_on(self.service.answer_alone, protocol, body, json_length)
         if self.payloads is not None:
             every = scope["headers"]
             self.payloads.answered(protocol, headers, every, body, json_length, answer.content, arrived)
         return answer
 
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        """The whole body; refused as soon as it is known to be too long, and then no more of it is kept."""
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive, held: contextlib.ExitStack) -> bytes:
+        """The whole body; refused as soon as it is known to be too long, and then no more of it is kept.
+
+        `held` keeps the room that a long one takes.
+        """
         told = headers.get(b"content-length", b"0")
-        if told.isdigit() and int(told) > self.limit:
-            raise self._too_large()
+        expected = int(told) if told.isdigit() else 0
+        if expected > self.bodies.limit:
+            raise self.bodies.too_large()
+        if expected > LONG:
+            held.enter_context(self.bodies.room(expected))
         parts, length = [], 0
         while True:
             message = await receive()
@@ -149,13 +155,13 @@ class Edge:
                 raise Disconnected
             parts.append(message.get("body", b""))
             length += len(parts[-1])
-            if length > self.limit:
-                raise self._too_large()
+            if length > self.bodies.limit:
+                raise self.bodies.too_large()
+            if length > LONG >= expected:
+                expected = self.bodies.limit
+                held.enter_context(self.bodies.room(expected))
             if not message.get("more_body", False):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _too_large(self) -> Refused:
-        return Refused("too_large", f"the body is longer than {self.limit} bytes; send fewer rows at a time", 413)
 
     async def _respond(self, scope: Scope, send: Send, status: int, body: Body) -> None:
         headers = [

@@ -16,6 +16,7 @@ Reason = Literal[
     "null",  # a value that the schema requires
     "range",  # not finite, or beyond its datatype
     "too_large",
+    "busy",  # too many long requests at once
     "not_found",  # another model, version or operation
     "method",
     "internal",  # not the request's fault: the only one that is a 5xx

@@ -6,7 +6,6 @@ UNKNOWN or INTERNAL for what a client did. No message longer than twice the limi
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -18,6 +17,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from kanary.errors import KanaryError
 from serving.predictor import rpc_tensors, v2
+from serving.predictor.bodies import LONG, Bodies
 from serving.predictor.drain import Drain
 from serving.predictor.refusal import Reason, Refused
 from serving.predictor.service import Service
@@ -25,8 +25,6 @@ from serving.predictor.service import Service
 SERVICE = "inference.GRPCInferenceService"
 VERSION_METADATA = "kanary-model-version"
 
-# Longer messages are worked on in a thread, one at a time: short requests do not wait for them.
-_LONG = 256 * 1024
 # A status goes in a header, which is bounded; three times as many bytes where they have to be escaped.
 _LONGEST_DETAILS = 2000
 _CODES = {
@@ -47,15 +45,14 @@ class CannotListen(KanaryError):
 
 
 class Servicer:
-    """The methods of the service, bytes to bytes. `limit`: bytes of a message; `about`: the server's metadata."""
+    """The methods of the service, bytes to bytes. `about` is the server's metadata."""
 
-    def __init__(self, service: Service, limit: int, about: Mapping[str, Any], drain: Drain) -> None:
+    def __init__(self, service: Service, bodies: Bodies, about: Mapping[str, Any], drain: Drain) -> None:
         self.service = service
-        self.limit = limit
+        self.bodies = bodies
         self.about = about
         self.drain = drain
         self._version = ((VERSION_METADATA, service.version),)
-        self._one_long = asyncio.Lock()
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What a server is given."""
@@ -107,8 +104,8 @@ class Servicer:
     def _parsed(self, kind: type[Message], body: bytes | None) -> Message:
         if body is None:
             raise Refused("malformed", f"no {kind.DESCRIPTOR.full_name} came before the end of the call")
-        if len(body) > self.limit:
-            raise Refused("too_large", f"the body is longer than {self.limit} bytes; send fewer rows at a time", 413)
+        if len(body) > self.bodies.limit:
+            raise self.bodies.too_large()
         try:
             return kind.FromString(body)
         except DecodeError:
@@ -116,11 +113,12 @@ class Servicer:
 
     async def _infer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
         self.service.check_model(request.model_name, request.model_version)
-        if request.ByteSize() <= _LONG:
+        size = request.ByteSize()
+        if size <= LONG:
             answer = await self.service.answer_v2(*rpc_tensors.document(request))
             return rpc_tensors.response(answer, raw=bool(request.raw_input_contents))
-        async with self._one_long:
-            return await asyncio.to_thread(self._answer_alone, request)
+        with self.bodies.room(size):
+            return await self.bodies.work_on(self._answer_alone, request)
 
     def _answer_alone(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
         answer = self.service.v2(*rpc_tensors.document(request))
@@ -159,7 +157,7 @@ async def listen(servicer: Servicer, host: str, port: int) -> tuple[grpc.aio.Ser
     server = grpc.aio.server(
         options=[
             # What is a little too long is told so in our words, as over HTTP; what is far too long, in gRPC's.
-            ("grpc.max_receive_message_length", min(2 * servicer.limit, 2**31 - 1)),
+            ("grpc.max_receive_message_length", min(2 * servicer.bodies.limit, 2**31 - 1)),
             # With it two servers could hold one port, and each would answer half of the requests.
             ("grpc.so_reuseport", 0),
         ]

@@ -27,6 +27,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from kanary.errors import KanaryError
+from serving.predictor.bodies import Bodies
 from serving.predictor.drain import Drain
 from serving.predictor.edge import Edge
 from serving.predictor.load import load
@@ -59,6 +60,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve carries no typ
         )
         self._service = service
         self._wanted = wanted
+        self._bodies = Bodies(wanted.max_body_bytes)
         self._drain = Drain()
         self._told_to_leave = asyncio.Event()
 
@@ -79,7 +81,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve carries no typ
         config = self._rest_server.config
         config.host = self._wanted.host
         payloads = recorder(self._service, self._wanted)
-        config.app = Edge(kserve_app, self._service, self._wanted.max_body_bytes, self._drain, payloads)
+        config.app = Edge(kserve_app, self._service, self._bodies, self._drain, payloads)
         config.http = OneWriteProtocol
         config.proxy_headers = False  # nobody asks here who the client is
         server, loop = self._rest_server._server, asyncio.get_running_loop()
@@ -111,7 +113,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]  # kserve carries no typ
 
         It goes on answering while the server drains, and is ended with uvicorn, both with what is left of the grace.
         """
-        servicer = Servicer(self._service, self._wanted.max_body_bytes, self.dataplane.metadata(), self._drain)
+        servicer = Servicer(self._service, self._bodies, self.dataplane.metadata(), self._drain)
         try:
             server, port = await listen(servicer, self._wanted.host, self._wanted.grpc_port)
         except CannotListen:

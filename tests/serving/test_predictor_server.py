@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import socket
@@ -24,6 +25,7 @@ from serving.predictor.metrics import BUCKETS
 from serving.predictor.metrics import ROWS as BATCH_ROWS
 from serving.predictor.refusal import REASONS
 from tests.serving.predictor_rig import MIXED, ROWS, V1_GOOD, V2_GOOD, Server, lines, samples, serving, write_model
+from tests.waiting import wait_for
 
 V1, V2 = "/v1/models/plants:predict", "/v2/models/plants/infer"
 LIMIT = 1 << 20
@@ -263,6 +265,30 @@ def test_a_body_too_long_is_refused_before_it_is_sent(server: Server, path: str)
             assert (b"connection: close" in answer) == bool(extra)
 
 
+def test_what_is_uploaded_together_is_bounded_and_short_requests_go_on(server: Server) -> None:
+    head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n{" % (V1.encode(), LIMIT)
+    with contextlib.ExitStack() as stack:
+
+        def upload() -> socket.socket:
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+            connection.sendall(head)
+            return connection
+
+        def refused() -> bool:
+            connection = upload()
+            connection.settimeout(1.0)
+            with contextlib.suppress(TimeoutError):
+                return connection.recv(65536).startswith(b"HTTP/1.1 429 ")
+            return False
+
+        wait_for(refused, "an upload too many is refused")
+        with server.connection() as connection:
+            assert connection.exchange("POST", V1, V1_GOOD)[0] == 200
+    body = json.dumps(V1_GOOD).encode().ljust(LIMIT)
+    with server.connection() as connection:
+        wait_for(lambda: connection.exchange("POST", V1, body)[0] == 200, "there is room again")
+
+
 @pytest.mark.parametrize("path", [V1, V2])
 def test_a_client_that_leaves_in_the_middle_harms_nobody(server: Server, path: str) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as raw:
@@ -416,7 +442,7 @@ def test_no_client_can_make_a_series(server: Server) -> None:
     assert {labels.get("class", "moss") for labels in found} == {"moss", "fern", "palm"}
     assert {labels.get("protocol", "v1") for labels in found} == {"v1", "v2", "grpc"}
     assert {labels.get("reason", "shape") for labels in found} == set(REASONS)
-    assert {labels.get("code", "200") for labels in found} <= {"OK", "200", "400", "404", "405", "413", "415"}
+    assert {labels.get("code", "200") for labels in found} <= {"OK", "200", "400", "404", "405", "413", "415", "429"}
     assert {float(labels.get("le", BUCKETS[0])) for labels in found} == {*BUCKETS, *BATCH_ROWS, float("inf")}
     assert {labels.get("feature", "height") for labels in found} == set(ROW)
 
