@@ -63,6 +63,8 @@ def test_memory_stays_flat_under_load(tmp_path: Path) -> None:
                 f"{samples[-1].memory:.1f} MiB, {samples[-1].files} files, {dict(failed)}",
                 flush=True,
             )
+    # The load was held; on a machine that does other things besides it is not.
+    assert answered > 0.75 * rate * len(GOOD) / (len(GOOD) + 1) * SLICE_S * len(samples)
     assert set(failed) == {"400"}
     assert failed["400"] == pytest.approx(answered / len(GOOD), rel=0.01)
     # The first quarter warms up: allocators' arenas, the interpreter's free lists.
