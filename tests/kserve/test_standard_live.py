@@ -12,6 +12,7 @@ import pytest
 
 from tests.kserve.rig import Document, Namespace, Sandbox
 from tests.kserve.standard_replay import LAB, flat, inference_service
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.destructive
 _RECORDINGS: dict[str, Any] = json.loads(Path(__file__).with_name("standard_recordings.json").read_text("utf-8"))
@@ -54,10 +55,16 @@ def _object(step: dict[str, Any], sandbox: Sandbox) -> Document:
 
 
 def _put(ns: Namespace, wanted: Document) -> None:
-    known = ns.get()["metadata"]
-    wanted["metadata"] |= {key: known[key] for key in ("resourceVersion", "finalizers")}
-    answer = ns.sandbox.api.put(f"{ns.path}/m", json=wanted)
-    assert not answer.is_error, answer.text
+    """Replace the object, asking again while the controller's writes come between the reading and the writing."""
+
+    def put() -> bool:
+        known = ns.get()["metadata"]
+        wanted["metadata"] |= {key: known[key] for key in ("resourceVersion", "finalizers")}
+        answer = ns.sandbox.api.put(f"{ns.path}/m", json=wanted)
+        assert not answer.is_error or answer.status_code == 409, answer.text
+        return not answer.is_error
+
+    wait_for(put, "a PUT with no other write between")
 
 
 def _comparable(status: dict[str, str]) -> dict[str, str]:
