@@ -1,0 +1,181 @@
+"""Where the rollout meets the judge: readings become windows, windows evidence, evidence a verdict. Pure.
+
+The only module here that loads kanary.judge's arithmetic (numpy).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from kanary.judge import evidence as ledger
+from kanary.judge import verdict as verdicts
+from kanary.judge.counters import Counters, Counting, Counts, Scrape, observe
+from kanary.judge.evidence import CLASSES, SPLIT, Evidence, Portfolio
+from kanary.judge.verdict import NEED_DATA, PAUSE, PROMOTE, ROLLBACK, Verdict
+from kanary.rollout import record as records
+from kanary.rollout import tally as tallies
+from kanary.rollout.observe import Reading
+from kanary.rollout.policy import Policy
+from kanary.rollout.record import Record
+from kanary.rollout.tally import Tally
+
+__all__ = ["NEED_DATA", "PAUSE", "PROMOTE", "ROLLBACK", "approved", "fold", "take"]
+
+# Predictors are scraped on their own, and found later than the proxy: so long their classes are waited for.
+CLASSES_GRACE = 15.0
+
+
+def take(record: Record, reading: Reading) -> Record:
+    """`record` with a reading's counters added to its tally. Nothing is judged yet."""
+    tally = tallies.add(Tally.from_json(record.tally), reading.raw)
+    return replace(record, tally=tally.to_json(), profile=record.profile or reading.profile)
+
+
+def fold(record: Record, policy: Policy, reading: Reading, now: float) -> Record:
+    """`record` after one more reading: the window it closes is counted and judged, if it closes one."""
+    record = take(record, reading)
+    if not record.steps:
+        return record
+    tally, counting = Tally.from_json(record.tally), _counting(record)
+    edges, share = tallies.edges(tally), _share(record, reading)
+    if record.evidence:
+        edges = tuple(_text(edge) for edge in record.evidence["edges"])
+    elif _wait_for_classes(record, policy, tally, counting, reading):
+        return record
+    scrape = Scrape(reading.oldest, *(tallies.counters(tally, arm, edges) for arm in (record.canary, record.stable)))
+    scrape = replace(
+        scrape, canary=_complete(scrape.canary, scrape.stable), stable=_complete(scrape.stable, scrape.canary)
+    )
+    counting, counts = observe(counting, scrape, share, record.canary, policy.warm_up)
+    record = replace(record, counting=counting.to_json())
+    return record if counts is None else _judged(record, policy, edges, counts, share, reading.oldest, now)
+
+
+def _judged(
+    record: Record, policy: Policy, edges: tuple[str, ...], counts: Counts, share: float, at: float, now: float
+) -> Record:
+    if record.evidence:
+        known = Evidence.from_json(record.evidence)
+    else:
+        classes = tuple(sorted(counts.canary.classes.keys() | counts.stable.classes.keys()))
+        shares = [step / 100 for step in policy.steps]
+        known = ledger.start(policy.margins, shares, tuple(map(float, edges)), classes, policy.sticky)
+        record = _noted(record, known, now)
+    known = ledger.update(known, counts, share)
+    record = records.counted(record, counts.canary, counts.stable, at)
+    told = verdicts.verdict(known, share, _rate(record, now))
+    step = replace(record.steps[-1], verdict=told.kind, sentence=told.sentence)
+    return replace(
+        record,
+        evidence=known.to_json(),
+        steps=(*record.steps[:-1], step),
+        verdict=told.kind,
+        sentence=told.sentence,
+        findings=_findings(told),
+    )
+
+
+def approved(record: Record, share: float) -> Record:
+    """`record` once a person has let the finding pass for which the judge paused: it is not judged any more."""
+    if not record.evidence:
+        return record
+    known = Evidence.from_json(record.evidence)
+    found = verdicts.rejected(known)
+    if CLASSES in found and bool(found[CLASSES]):
+        known = _without_classes(known)
+    if bool(found[SPLIT]):
+        # A split that is not random request by request gives the judge what a sticky one does.
+        silent = Portfolio(np.zeros_like(known.against[SPLIT].log), known.against[SPLIT].weights)
+        known = replace(known, sticky=True, against={**known.against, SPLIT: silent})
+    told = verdicts.verdict(known, share)
+    return replace(
+        record, evidence=known.to_json(), verdict=told.kind, sentence=told.sentence, findings=_findings(told)
+    )
+
+
+def _without_classes(known: Evidence) -> Evidence:
+    """`known` as if predictions by class had never been judged."""
+    kept = [index for index, stream in enumerate(known.streams) if stream.family != CLASSES]
+    return replace(
+        known,
+        margins=replace(known.margins, classes=None),
+        classes=(),
+        streams=tuple(known.streams[index] for index in kept),
+        tallies=known.tallies[..., kept, :],
+        against={name: part for name, part in known.against.items() if name != CLASSES},
+        within=Portfolio(known.within.log[..., kept], known.within.weights[..., kept, :]),
+    )
+
+
+def _share(record: Record, reading: Reading) -> float:
+    """The split that was in force when the counters were read; until they are that new, the one before."""
+    before = record.steps[-2].percent if len(record.steps) > 1 else 0
+    new = record.in_force and reading.oldest >= record.in_force
+    return (record.steps[-1].percent if new else before) / 100
+
+
+def _wait_for_classes(record: Record, policy: Policy, tally: Tally, counting: Counting, reading: Reading) -> bool:
+    """Whether the first window is left open a little longer, so that evidence of the classes begins with the rest."""
+    if counting.last is None or policy.margins.classes is None or policy.margins.on_classes == "ignore":
+        return False
+    arms = (tallies.counters(tally, arm, ()) for arm in (record.canary, record.stable))
+    known = all(arm.classes for arm in arms)
+    return not known and reading.oldest < record.in_force + CLASSES_GRACE
+
+
+def _complete(arm: Counters | None, other: Counters | None) -> Counters | None:
+    """Every class that either arm has predicted: one that has not yet stands at 0."""
+    if arm is None or other is None:
+        return arm
+    return replace(arm, classes=dict.fromkeys(other.classes, 0) | dict(arm.classes))
+
+
+def _noted(record: Record, known: Evidence, now: float) -> Record:
+    left = []
+    if known.margins.latency is not None and not known.edges:
+        left.append("latency (the proxy gives no histogram)")
+    if known.margins.classes is not None and known.margins.on_classes != "ignore" and not known.classes:
+        left.append("predictions by class (no predictor counts them)")
+    if not left:
+        return record
+    from kanary.release import timestamp
+
+    return records.told(record, timestamp(now), f"not judged, for want of numbers: {', '.join(left)}")
+
+
+def _rate(record: Record, now: float) -> float | None:
+    """Requests a second of both arms, over this step."""
+    step = record.steps[-1]
+    seconds = now - max(step.since, record.in_force)
+    return (step.canary.requests + step.stable.requests) / seconds if seconds > 1 else None
+
+
+def _findings(told: Verdict) -> tuple[Mapping[str, Any], ...]:
+    """The reasons and tests as JSON: no NaN, no infinity."""
+    reasons = [_plain({"kind": "reason"} | asdict(reason)) for reason in told.reasons]
+    tests = [_plain({"kind": "test"} | asdict(test)) for test in told.tests]
+    needs = [] if told.needs is None else [_plain({"kind": "needs"} | asdict(told.needs))]
+    return (*reasons, *tests, *needs)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def _counting(record: Record) -> Counting:
+    return Counting.from_json(record.counting) if record.counting else Counting()
+
+
+def _text(edge: float) -> str:
+    return f"{edge:.6g}"
