@@ -229,7 +229,7 @@ class _Run:
             record = judging.approved(record, record.percent / 100)
         if record.verdict == judging.PAUSE != before:
             record = replace(record, found=release.timestamp(now))
-        if record.verdict != before and record.verdict:
+        if record.verdict not in ("", before, judging.ROLLBACK):  # a rollback tells its reason itself
             record = self._tell(record, f"{record.verdict}: {record.sentence}")
         return record
 
