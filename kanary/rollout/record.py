@@ -168,7 +168,9 @@ def written(record: Record) -> str:
 def as_json(record: Record) -> dict[str, Any]:
     """The record as plain JSON types."""
     # By hand: dataclasses.asdict copies every counter of the evidence, several times as slow as all else of a look.
-    steps = [{**vars(step), "canary": dict(vars(step.canary)), "stable": dict(vars(step.stable))} for step in record.steps]
+    steps = [
+        {**vars(step), "canary": dict(vars(step.canary)), "stable": dict(vars(step.stable))} for step in record.steps
+    ]
     lists = {name: [dict(vars(entry)) for entry in getattr(record, name)] for name in ("points", "acts", "log")}
     return {"format": FORMAT, **vars(record), **lists, "steps": steps}
 

@@ -54,7 +54,7 @@ def test_a_good_canary_ends_as_the_stable_release(world: World) -> None:
     assert (record.outcome, record.phase) == (records.PROMOTED, records.OVER)
     assert [step.percent for step in record.steps] == [5, 50, 100]
     # Each step was in force once, in its order, and nothing else ever was.
-    assert [split for split in dict.fromkeys(json.dumps(s) for s in world.splits)][-3:] == [
+    assert list(dict.fromkeys(json.dumps(s) for s in world.splits))[-3:] == [
         '{"02": 5, "01": 95}',
         '{"02": 50, "01": 50}',
         '{"02": 100}',

@@ -138,7 +138,8 @@ class World(Cluster):
         split = self.splits[-1] if self.splits else {}
         names = {name[-2:]: name for name in self._revisions()}
         for name in names.values():
-            self.counters.setdefault(name, {"requests": 0, "errors": 0, "yes": 0, "no": 0} | dict.fromkeys(map(str, EDGES), 0))
+            zeros = dict.fromkeys(("requests", "errors", "yes", "no", *map(str, EDGES)), 0)
+            self.counters.setdefault(name, zeros)
         for _ in range(round(seconds * self.rate) if split else 0):
             number = self.random.choices(list(split), list(split.values()))[0]
             self._one(names[number], self.models.get(number, Model()))
