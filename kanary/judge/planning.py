@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from kanary.judge.evidence import Evidence, start
 from kanary.judge.margins import Margins
 from kanary.judge.simulate import Rates, first_verdicts, growing
 
-_DRAWS = 500
+_DRAWS, _FEW = 500, 100  # of a figure that is announced, and of each case of a search
 # So many of the drawn canaries are rolled back within the requests announced, for 95 % of all to be: 500 draws make
 # the difference of 1 point that chance makes in them, and 1 point is kept for windows of another size.
 _CAUGHT, _SURE = 0.95, 0.97
@@ -119,15 +120,13 @@ def _step(
     cold = max(warmup.seconds, warmup.requests / (rate * share))
     window, judged = rate * every, max(0.0, bake - cold) * rate
     wanted = baseline.errors + size
-    within = _quantile(_verdicts(rng, share, margins, baseline, window, _MOST, [wanted], [1.0]), ROLLBACK, _SURE)
-    promotes = _quantile(
-        _verdicts(rng, share, margins, baseline, window, _MOST, [baseline.errors], [1.0]), PROMOTE, 0.9
-    )
-    sizes = np.minimum(baseline.errors + _SIZES, 1.0)
-    caught = _verdicts(rng, share, margins, baseline, window, judged, sizes, np.ones(len(sizes)))
-    slow = _verdicts(
-        rng, share, margins, baseline, window, judged, np.full(len(_SLOWDOWNS), baseline.errors), _SLOWDOWNS
-    )
+    case = partial(_verdicts, rng, share, margins, baseline)
+    within = _quantile(case(growing(window, _MOST), [wanted], [1.0], _DRAWS), ROLLBACK, _SURE)
+    promotes = _quantile(case(growing(window, _MOST), [baseline.errors], [1.0], _DRAWS), PROMOTE, 0.9)
+    sizes, ones = np.minimum(baseline.errors + _SIZES, 1.0), np.ones(len(_SIZES))
+    caught = case(growing(window, judged), sizes, ones, _FEW)
+    usual = np.full(len(_SLOWDOWNS), baseline.errors)
+    slow = case(growing(window, judged), usual, _SLOWDOWNS, _FEW)
     return StepPlan(
         share=share,
         bake_s=bake,
@@ -147,16 +146,16 @@ def _verdicts(
     share: float,
     margins: Margins,
     baseline: Baseline,
-    window: float,
-    most: float,
+    sizes: Iterator[int],
     errors: Sequence[float] | Array,
     slowdowns: Sequence[float] | Array,
+    draws: int,
 ) -> tuple[Array, npt.NDArray[np.int64]]:
     """(cases, draws) requests to the first verdict, and its kind: one case per entry of `errors` and `slowdowns`."""
     names = tuple(name for name, _ in baseline.classes)
-    fresh = _evidence(margins, share, baseline, names, len(errors) * _DRAWS)
-    failing = np.repeat(np.asarray(errors, dtype=np.float64), _DRAWS)
-    buckets = np.repeat(np.stack([_buckets(baseline, factor) for factor in slowdowns]), _DRAWS, axis=0)
+    fresh = _evidence(margins, share, baseline, names, len(errors) * draws)
+    failing = np.repeat(np.asarray(errors, dtype=np.float64), draws)
+    buckets = np.repeat(np.stack([_buckets(baseline, factor) for factor in slowdowns]), draws, axis=0)
     alike = np.repeat(_buckets(baseline, 1.0)[None], len(failing), axis=0)
     shares = np.array([part for _, part in baseline.classes])
     classes = np.repeat((shares / max(1e-12, shares.sum()))[None], len(failing), axis=0)
@@ -165,8 +164,8 @@ def _verdicts(
         stable = Rates(np.full(int(running.sum()), baseline.errors), alike[running], classes[running])
         return Rates(failing[running], buckets[running], classes[running]), stable
 
-    needed, kinds = first_verdicts(rng, fresh, share, rates, growing(window, most))
-    return needed.reshape(-1, _DRAWS), kinds.reshape(-1, _DRAWS)
+    needed, kinds = first_verdicts(rng, fresh, share, rates, sizes)
+    return needed.reshape(-1, draws), kinds.reshape(-1, draws)
 
 
 def _evidence(margins: Margins, share: float, baseline: Baseline, names: tuple[str, ...], rollouts: int) -> Evidence:
