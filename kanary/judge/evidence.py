@@ -17,14 +17,15 @@ from kanary.judge.bets import ALIKE, WORSE, Array, gains, grow, labels, stakes
 from kanary.judge.counters import Counts
 from kanary.judge.margins import Limits, Margins
 
-ERRORS, LATENCY, CLASSES, LIMITS, SPLIT = "errors", "latency", "classes", "limits", "split"
+ERRORS, LATENCY, CLASSES, LIMITS = "errors", "latency", "classes", "limits"
+SILENT, SPLIT = "silent", "split"
 FORMAT = "kanary-evidence/1"
 # A rollback's capital starts half in cash. Restarts: 1 / (windows so far + this) of it at each window.
 _CASH, _RESTARTS = 0.5, 32.0
-# The canary answers a quarter, a twentieth, nothing of the half of its share that it owes; bets within "errors".
-_SILENT, _OWED, _SILENT_WEIGHT = np.array([0.25, 0.05, 1e-4]), 0.5, 0.1
+# Silent: of all successes the canary has less than half of its share; bets on a quarter of that, a twentieth, none.
+_OWED, _SILENT_ODDS = 0.5, np.array([0.25, 0.05, 1e-4])
 # The split may be off by so much (odds) before it is called broken; bets on more, and on less.
-_SPLIT_TOLERANCE, _SPLIT_ODDS = 1.25, np.array([1.3, 3.0])
+_SPLIT_TOLERANCE, _SPLIT_ODDS = 1.1, np.array([1.15, 1.5, 4.0])
 _LIMIT_ODDS = np.array([1.3, 2.0, 5.0, 25.0])
 # What stable's rates are thought to be before there is a window: errors are rare, of the others nothing is known.
 _RARE, _RARE_WEIGHT, _ANY, _ANY_WEIGHT = 0.005, 200.0, 0.5, 2.0
@@ -145,9 +146,8 @@ def start(
     if margins.classes is not None and margins.on_classes != "ignore":
         streams += [Stream(CLASSES, margins.classes, name, fewer) for name in classes for fewer in (False, True)]
     bets = {family: len(WORSE) * sum(s.family == family for s in streams) for family in (ERRORS, LATENCY, CLASSES)}
-    bets[ERRORS] += len(_SILENT)
     bets[LIMITS] = len(_LIMIT_ODDS) * (len(margins.limits.slower) + (margins.limits.errors is not None))
-    bets[SPLIT] = 2 * len(_SPLIT_ODDS)
+    bets[SILENT], bets[SPLIT] = len(_SILENT_ODDS), 2 * len(_SPLIT_ODDS)
     known = tuple(sorted({float(share) for share in shares}))
     return Evidence(
         margins=margins,
@@ -209,18 +209,14 @@ def _against(
             gained, prior = _limit_gains(evidence, tally, split), None
         elif family == SPLIT:
             gained, prior = _split_gains(evidence, tally, split), None
+        elif family == SILENT:
+            gained, prior = _silent_gains(tally, split), None
         else:
             chosen = [i for i, stream in enumerate(evidence.streams) if stream.family == family]
             gained = gain[..., chosen, :].reshape(*gain.shape[:-2], -1)
             # An edge that hardly any or nearly all requests pass tells little: less is staked on it.
             spread = level[..., chosen] * (1 - level[..., chosen]) + 0.01
             prior = np.repeat(spread / spread.sum(axis=-1, keepdims=True), len(WORSE), axis=-1) / len(WORSE)
-            if family == ERRORS:
-                answered = tally[..., 0, 0::2] - tally[..., 0, 1::2]
-                silent = labels(answered[..., 0], answered[..., 1], split * _OWED, _SILENT)
-                gained = np.concatenate([gained, np.where(split[..., None] < 1, silent, 0.0)], axis=-1)
-                part = np.full((*prior.shape[:-1], len(_SILENT)), _SILENT_WEIGHT / len(_SILENT))
-                prior = np.concatenate([(1 - _SILENT_WEIGHT) * prior, part], axis=-1)
         grown[family] = Portfolio(*grow(portfolio.log, portfolio.weights, gained, _prior(gained, prior), restart))
     return grown
 
@@ -254,6 +250,16 @@ def stream_of(evidence: Evidence, edge: float) -> int:
         f"limits: {edge:g} is no edge of the latency histogram, which has {known}.",
         "Set the limit at an edge, and let the margins judge latency.",
     )
+
+
+def _silent_gains(tally: Array, split: Array) -> Array:
+    """Bets on the canary having far fewer of the successes than its share: a canary that answers nothing has failed.
+
+    Within the margins it has more than half of its share, unless stable fails nearly everything.
+    """
+    answered = tally[..., 0, 0::2] - tally[..., 0, 1::2]
+    inside = (split > 0) & (split < 1)
+    return np.where(inside[..., None], labels(answered[..., 0], answered[..., 1], split * _OWED, _SILENT_ODDS), 0.0)
 
 
 def _split_gains(evidence: Evidence, tally: Array, split: Array) -> Array:
