@@ -82,10 +82,9 @@ def _charts(points: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _finding_tables(findings: Sequence[Mapping[str, Any]]) -> list[str]:
-    reasons = [found for found in findings if found["kind"] == "reason"]
-    tests = [found for found in findings if found["kind"] == "test"]
-    made = []
+def _finding_tables(findings: Mapping[str, Any]) -> list[str]:
+    reasons, tests = findings.get("reasons", ()), findings.get("tests", ())
+    made = [paragraph(note) for note in findings.get("notes", ())]
     if reasons:
         rows = [
             [

@@ -31,7 +31,7 @@ def bundle(record: Record, service: str, namespace: str) -> dict[str, Any]:
         "policy": plain["policy"],
         "profile": record.profile,
         "steps": plain["steps"],
-        "verdict": {"kind": record.verdict, "sentence": record.sentence, "findings": list(record.findings)},
+        "verdict": {"kind": record.verdict, "sentence": record.sentence, "findings": plain["findings"]},
         "acts": plain["acts"],
         "log": plain["log"],
         "points": plain["points"],

@@ -5,10 +5,7 @@ The only module here that loads kanary.judge's arithmetic (numpy).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
@@ -28,6 +25,8 @@ __all__ = ["NEED_DATA", "PAUSE", "PROMOTE", "ROLLBACK", "approved", "fold", "tak
 
 # Predictors are scraped on their own, and found later than the proxy: so long their classes are waited for.
 CLASSES_GRACE = 15.0
+# To say why, and how much is still needed, costs some tenths of a second: so often where the verdict is the same.
+TOLD_EVERY = 30.0
 
 
 def take(record: Record, reading: Reading) -> Record:
@@ -53,7 +52,8 @@ def fold(record: Record, policy: Policy, reading: Reading, now: float) -> Record
     )
     counting, counts = observe(counting, scrape, share, record.canary, policy.warm_up)
     record = replace(record, counting=counting.to_json())
-    return record if counts is None else _judged(record, policy, edges, counts, share, reading.oldest, now)
+    silent = counts is None or not counts.canary.requests + counts.stable.requests
+    return record if counts is None or silent else _judged(record, policy, edges, counts, share, reading.oldest, now)
 
 
 def _judged(
@@ -68,16 +68,18 @@ def _judged(
         record = _noted(record, known, now)
     known = ledger.update(known, counts, share)
     record = records.counted(record, counts.canary, counts.stable, at)
-    told = verdicts.verdict(known, share, _rate(record, now))
+    record = replace(record, evidence=known.to_json())
+    kind = verdicts.KINDS[int(verdicts.decide(known, share))]
+    if kind == record.verdict and now < record.told + TOLD_EVERY:
+        return record
+    return _told(replace(record, told=now), verdicts.verdict(known, share, _rate(record, now)))
+
+
+def _told(record: Record, told: Verdict) -> Record:
     step = replace(record.steps[-1], verdict=told.kind, sentence=told.sentence)
-    return replace(
-        record,
-        evidence=known.to_json(),
-        steps=(*record.steps[:-1], step),
-        verdict=told.kind,
-        sentence=told.sentence,
-        findings=_findings(told),
-    )
+    findings = {name: value for name, value in told.to_json().items() if name not in ("kind", "sentence")}
+    steps = (*record.steps[:-1], step)
+    return replace(record, steps=steps, verdict=told.kind, sentence=told.sentence, findings=findings)
 
 
 def approved(record: Record, share: float) -> Record:
@@ -92,10 +94,7 @@ def approved(record: Record, share: float) -> Record:
         # A split that is not random request by request gives the judge what a sticky one does.
         silent = Portfolio(np.zeros_like(known.against[SPLIT].log), known.against[SPLIT].weights)
         known = replace(known, sticky=True, against={**known.against, SPLIT: silent})
-    told = verdicts.verdict(known, share)
-    return replace(
-        record, evidence=known.to_json(), verdict=told.kind, sentence=told.sentence, findings=_findings(told)
-    )
+    return _told(replace(record, evidence=known.to_json()), verdicts.verdict(known, share))
 
 
 def _without_classes(known: Evidence) -> Evidence:
@@ -153,24 +152,6 @@ def _rate(record: Record, now: float) -> float | None:
     step = record.steps[-1]
     seconds = now - max(step.since, record.in_force)
     return (step.canary.requests + step.stable.requests) / seconds if seconds > 1 else None
-
-
-def _findings(told: Verdict) -> tuple[Mapping[str, Any], ...]:
-    """The reasons and tests as JSON: no NaN, no infinity."""
-    reasons = [_plain({"kind": "reason"} | asdict(reason)) for reason in told.reasons]
-    tests = [_plain({"kind": "test"} | asdict(test)) for test in told.tests]
-    needs = [] if told.needs is None else [_plain({"kind": "needs"} | asdict(told.needs))]
-    return (*reasons, *tests, *needs)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
 
 
 def _counting(record: Record) -> Counting:

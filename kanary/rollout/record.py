@@ -112,7 +112,8 @@ class Record:
     points: tuple[Point, ...] = ()
     verdict: str = ""
     sentence: str = ""
-    findings: tuple[Mapping[str, Any], ...] = ()  # the last verdict's reasons, one for each metric
+    findings: Mapping[str, Any] = field(default_factory=dict)  # the last verdict's reasons, tests, notes, needs
+    told: float = 0.0  # when the verdict was last put in words
     found: str = ""  # when the judge's finding was made for which a person is asked, in ISO 8601
     waits: str = ""
     problem: str = ""  # why there were no numbers at the last look
@@ -241,7 +242,6 @@ def _record(document: Mapping[str, Any]) -> Record:
         points=tuple(_made(Point, point) for point in document["points"]),
         acts=tuple(_made(Act, entry) for entry in document["acts"]),
         log=tuple(_made(Event, entry) for entry in document["log"]),
-        findings=tuple(document["findings"]),
     )
 
 
