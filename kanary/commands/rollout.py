@@ -14,6 +14,7 @@ from kanary.kserve import rollback as brake
 from kanary.kserve.status import ServiceStatus
 from kanary.kserve.steer import Moved
 from kanary.kubernetes import Kubernetes
+from kanary.rollout import acts, brief
 from kanary.text import one_line, table
 
 if TYPE_CHECKING:
@@ -32,7 +33,12 @@ def _status(given: argparse.Namespace, config: Config) -> int:
         namespace = namespace_of(api, config)
         if given.service:
             found = api.call(steer.status(given.service, namespace))
-            print(json.dumps(as_json(found), indent=2) if given.json else report(found))
+            record = api.call(acts.current(given.service, namespace))
+            if given.json:
+                told = brief.summary(record) if record is not None else None
+                print(json.dumps(as_json(found) | {"rollout": told}, indent=2))
+            else:
+                print(report(found) + (f"\n\n{brief.report(record)}" if record is not None else ""))
             return 0
         services = api.call(steer.statuses(namespace))
     if given.json:

@@ -17,6 +17,12 @@ from kanary.rollout import record as records
 from kanary.rollout.record import Record
 
 
+def current(name: str, namespace: str) -> Act[Record | None]:
+    """The service's rollout, under way or the last one; None where there never was one."""
+    (answer,) = yield k8s.Together((store.reads(name, namespace)[1],))
+    return records.find(release.parse(store.unpack(answer)))
+
+
 def pause(name: str, namespace: str, why: str, now: float, dry: bool = False) -> Act[Record]:
     """The split stays as it is until `resume`; the brake stays on. Raises InputError where nothing is under way."""
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from kanary.judge import evidence as ledger
 from kanary.judge import verdict as verdicts
 from kanary.judge.counters import Counters, Counting, Counts, Scrape, observe
@@ -92,7 +90,7 @@ def approved(record: Record, share: float) -> Record:
         known = _without_classes(known)
     if bool(found[SPLIT]):
         # A split that is not random request by request gives the judge what a sticky one does.
-        silent = Portfolio(np.zeros_like(known.against[SPLIT].log), known.against[SPLIT].weights)
+        silent = Portfolio(known.against[SPLIT].log * 0.0, known.against[SPLIT].weights)
         known = replace(known, sticky=True, against={**known.against, SPLIT: silent})
     return _told(replace(record, evidence=known.to_json()), verdicts.verdict(known, share))
 
