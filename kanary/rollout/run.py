@@ -229,7 +229,8 @@ class _Run:
             record = judging.approved(record, record.percent / 100)
         if record.verdict == judging.PAUSE != before:
             record = replace(record, found=release.timestamp(now))
-        if record.verdict not in ("", before, judging.ROLLBACK):  # a rollback tells its reason itself
+        # A rollback tells its reason itself; after the promotion nothing else is news.
+        if record.verdict not in ("", before, judging.ROLLBACK) and record.phase != records.WATCHING:
             record = self._tell(record, f"{record.verdict}: {record.sentence}")
         return record
 
