@@ -14,6 +14,7 @@ from kanary import config, kubernetes
 from kanary.errors import KanaryError
 from kanary.kserve import store
 from kanary.kserve.status import service_status
+from kanary.rollout import acts
 from kanary.rollout import bundle as bundles
 from kanary.rollout import policy as policies
 from kanary.rollout import record as records
@@ -46,7 +47,7 @@ class Ended:
 
 
 def roll_out(asked: Request, evidence: Path, report: Path, evidence_uri: str = "") -> Ended:
-    """Runs the rollout, writes the bundle to `evidence` and the page to `report`, and their hash into the history.
+    """Runs the rollout, writes the bundle to `evidence` and the page to `report`, and their hash beside the rollout.
 
     Raises ConfigError for a policy that is wrong, before anything is touched; what kanary.rollout.run.rollout raises.
     """
@@ -65,7 +66,7 @@ def roll_out(asked: Request, evidence: Path, report: Path, evidence_uri: str = "
         with replacing(evidence) as beside:
             beside.write_bytes(content)
         write_text(report, report_page(document, bundles.sha256(content)))
-        _note(api, target, record, evidence_uri, bundles.sha256(content))
+        api.call(acts.keep_evidence(asked.service, namespace, record, evidence_uri, bundles.sha256(content)))
     return Ended(record.outcome, record.why, bundles.sha256(content), _metrics(record))
 
 
@@ -93,10 +94,6 @@ def _first(evidence: Path, report: Path) -> Ended:
         beside.write_bytes(content)
     write_text(report, report_page({"outcome": FIRST, "why": why}, bundles.sha256(content)))
     return Ended(FIRST, why, bundles.sha256(content))
-
-
-def _note(api: kubernetes.Kubernetes, target: Target, record: Record, uri: str, sha256: str) -> None:
-    """The hash of the evidence, beside the release that it is about."""
 
 
 def _metrics(record: Record) -> dict[str, float]:

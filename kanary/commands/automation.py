@@ -62,9 +62,11 @@ def _rollout(given: argparse.Namespace, config: Config) -> int:
             return _say_what_would_be(given, policy, api.call(steer.status(given.service, namespace)))
         say: Callable[[str], None] = (lambda text: None) if given.json else _say
         record = run(api, prometheus, Target(given.service, namespace), policy, say=say)
-    document = bundles.bundle(record, given.service, namespace)
-    if given.evidence is not None:
-        _write(given.evidence, bundles.written(document))
+        document = bundles.bundle(record, given.service, namespace)
+        if given.evidence is not None:
+            content, uri = bundles.written(document), given.evidence.absolute().as_uri()
+            _write(given.evidence, content)
+            api.call(acts.keep_evidence(given.service, namespace, record, uri, bundles.sha256(content)))
     if given.json:
         print(json.dumps(document, indent=2))
     return EXIT[record.outcome]

@@ -4,6 +4,7 @@ nothing: the epoch stays, so that the automation goes on with its work."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from kanary import kubernetes as k8s
 from kanary import release
@@ -21,6 +22,18 @@ def current(name: str, namespace: str) -> Act[Record | None]:
     """The service's rollout, under way or the last one; None where there never was one."""
     (answer,) = yield k8s.Together((store.reads(name, namespace)[1],))
     return records.find(release.parse(store.unpack(answer)))
+
+
+def keep_evidence(name: str, namespace: str, record: Record, uri: str, sha256: str) -> Act[None]:
+    """Notes beside a rollout that is over where its evidence lies, and its hash."""
+
+    def decide(state: State) -> State:
+        kept = records.find(state)
+        if kept is None or (kept.id, kept.started) != (record.id, record.started):
+            return state  # another one has begun: its evidence is still to come
+        return records.put(state, replace(kept, evidence_uri=uri, sha256=sha256))
+
+    yield from store.change(name, namespace, decide)
 
 
 def pause(name: str, namespace: str, why: str, now: float, dry: bool = False) -> Act[Record]:

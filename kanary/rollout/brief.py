@@ -31,6 +31,7 @@ def summary(record: Record) -> dict[str, Any]:
         "started": record.started,
         "ended": record.ended,
         "who": record.who,
+        "evidence": {"uri": record.evidence_uri, "sha256": record.sha256} if record.sha256 else None,
     }
 
 

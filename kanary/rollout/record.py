@@ -121,6 +121,7 @@ class Record:
     log: tuple[Event, ...] = ()
     outcome: str = ""
     why: str = ""
+    evidence_uri: str = ""  # where the evidence bundle lies
     sha256: str = ""  # of the evidence bundle
 
     @property

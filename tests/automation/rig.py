@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from kanary import manifests
 from kanary import kubernetes as k8s
+from kanary import manifests
 from kanary.errors import ApiError
 from kanary.judge.planning import StepPlan
 from kanary.kserve import deploy
