@@ -89,7 +89,8 @@ def _finding_tables(findings: Mapping[str, Any]) -> list[str]:
         rows = [
             [
                 found["name"],
-                *(_share(found.get(key)) for key in ("canary", "stable", "difference")),
+                *(_events(*found[arm]) for arm in ("canary", "stable")),
+                _share(found.get("difference")),
                 _interval(found.get("interval")),
                 _share(found.get("margin")),
             ]
@@ -137,6 +138,10 @@ def _rate(arm: Mapping[str, Any]) -> str:
     if not arm["requests"]:
         return "-"
     return f"{number(arm['errors'])} ({_share(arm['errors'] / arm['requests'])})"
+
+
+def _events(events: int, requests: int) -> str:
+    return f"{_share(events / requests)} of {number(requests)}" if requests else "-"
 
 
 def _share(value: float | None) -> str:

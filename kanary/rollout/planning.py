@@ -8,7 +8,7 @@ from kanary.errors import InputError
 from kanary.judge.planning import Baseline, StepPlan
 from kanary.judge.planning import plan as judged
 from kanary.rollout import observe, tally
-from kanary.rollout.observe import Arms, Source
+from kanary.rollout.observe import Arms, Reading, Source, Unobservable
 from kanary.rollout.policy import PROMOTION, Policy
 from kanary.rollout.profiles import Where
 from kanary.rollout.tally import Tally
@@ -29,7 +29,7 @@ def traffic(source: Source, where: Where, arms: Arms, policy: Policy, now: float
     """The traffic of the last `window` seconds. Raises InputError where there was none, Unobservable besides."""
     settings = policy.prometheus
     after = observe.read(source, where, arms, settings, "", now)
-    before = observe.read(source, where, arms, settings, after.profile, after.newest - window)
+    before = _earlier(source, where, arms, policy, after, window)
     seconds = after.newest - before.newest
     counted = tally.add(tally.add(Tally(), before.raw), after.raw)
     edges = tally.edges(counted)
@@ -51,6 +51,17 @@ def traffic(source: Source, where: Where, arms: Arms, policy: Policy, now: float
         tuple((name, count / predicted) for name, count in sorted(stable.classes.items())) if predicted else (),
     )
     return Traffic(after.profile, seconds, requests, requests / seconds, baseline)
+
+
+def _earlier(source: Source, where: Where, arms: Arms, policy: Policy, after: Reading, window: float) -> Reading:
+    """The reading before `after`: so long before it, or, where the service is younger, half as long, and so on."""
+    while True:
+        try:
+            return observe.read(source, where, arms, policy.prometheus, after.profile, after.newest - window)
+        except Unobservable:
+            if window < 2:
+                raise
+            window /= 2
 
 
 def plan(policy: Policy, rate: float, baseline: Baseline, size: float) -> tuple[StepPlan, ...]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
 import pytest
 
 from kanary.rollout import record as records
-from tests.automation.rig import FAULTS, RATE, Live, blame, exposed, logged
+from tests.automation.rig import FAULTS, POLICY, RATE, Live, blame, exposed, logged
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.sandbox
@@ -26,7 +31,7 @@ def test_a_good_canary_ends_at_100_percent_and_costs_no_request(live: Live) -> N
 @pytest.mark.parametrize("kind", FAULTS)
 def test_a_bad_canary_is_taken_back_within_the_requests_that_plan_announced(live: Live, kind: str) -> None:
     with live.service.traffic(RATE) as traffic:
-        wait_for(lambda: traffic.summary().requests > 3 * RATE, "stable has traffic to plan from", 60)
+        wait_for(lambda: traffic.summary().requests > RATE, "stable has traffic to plan from", 60)
         announced = live.plan()
         live.deploy_bad(kind, seed=1)
         record = live.roll_out(say=print)
@@ -41,3 +46,84 @@ def test_a_bad_canary_is_taken_back_within_the_requests_that_plan_announced(live
     assert (blamed.stable, blamed.switch) == (0, 0)
     assert needed <= announced.within
     assert live.service.predict().headers["kanary-model-version"] == "v1"
+
+
+# Wide enough for a few hundred requests, where the verdict is not what is tried.
+WIDE = POLICY | {"margins": {"errors": 0.1, "latency": 0.3, "classes": 0.4}, "deadline": 200, "approve": ["promotion"]}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> str:
+    file = tmp_path / "kanary.yaml"
+    file.write_text(json.dumps({"rollout": WIDE}), encoding="utf-8")
+    return str(file)
+
+
+def test_people_steer_a_rollout_that_runs_from_the_command_line(live: Live, project: str, tmp_path: Path) -> None:
+    sandbox, name, evidence = live.service.sandbox, live.name, tmp_path / "evidence.json"
+    live.deploy(live.releases.v2)
+    dry = sandbox.answer("rollout", name, "--project", project, "--dry-run")
+    assert (dry["begins_at"], live.record()) == (50, None)
+    with live.service.traffic(60):
+        running = sandbox.start("rollout", name, "--project", project, "--evidence", str(evidence))
+        try:
+            wait_for(lambda: (live.record() or Empty).phase == records.BAKING, "the first step is in force", 60)
+            assert sandbox.answer("pause", name, "--reason", "a talk", "--dry-run")["paused"]
+            assert sandbox.answer("status", name)["rollout"]["paused"] is None
+            sandbox.answer("pause", name, "--reason", "a talk")
+            wait_for(lambda: "has paused it: a talk" in (live.record() or Empty).waits, "the pause is heard", 60)
+            assert "paused it: a talk" in sandbox.run("status", name).stdout
+            assert live.service.status().effective == 50
+            sandbox.answer("resume", name)
+            approval = "approval of the promotion"
+            wait_for(lambda: (live.record() or Empty).waits == approval, "it waits for its approval", 120)
+            refused = sandbox.run("approve", name, "--step", "50")
+            assert (refused.returncode, "asks nobody before 50 %" in refused.stderr) == (2, True)
+            sandbox.answer("approve", name, "--reason", "looks well")
+            said, problems = running.communicate(timeout=120)
+        finally:
+            if running.poll() is None:
+                running.kill()
+                running.communicate()
+    assert running.returncode == 0, said + problems
+    assert live.service.status().split == {live.service.status().stable: 100}
+    document = json.loads(evidence.read_bytes())
+    assert [act["what"] for act in document["acts"]] == ["pause", "resume", "approve"]
+    brief = sandbox.answer("status", name)["rollout"]
+    assert brief["evidence"]["sha256"] == hashlib.sha256(evidence.read_bytes()).hexdigest()
+    again = sandbox.run("pause", name)
+    assert (again.returncode, "ended as promoted" in again.stderr) == (2, True)
+
+
+def test_an_operator_s_rollback_in_the_middle_wins_and_a_killed_rollout_goes_on(live: Live, project: str) -> None:
+    sandbox, name = live.service.sandbox, live.name
+    live.deploy(live.releases.v2)
+    with live.service.traffic(60) as traffic:
+        killed = sandbox.start("rollout", name, "--project", project)
+        wait_for(lambda: (live.record() or Empty).phase == records.BAKING, "the first step is in force", 60)
+        killed.kill()
+        killed.communicate()
+        begun = live.record()
+        assert begun is not None
+        running = sandbox.start("rollout", name, "--project", project, "--json")
+        approval = "approval of the promotion"
+        wait_for(lambda: (live.record() or Empty).waits == approval, "it goes on where it was", 120)
+        done = sandbox.answer("rollback", name, "--reason", "not today")
+        said, problems = running.communicate(timeout=120)
+        summary = traffic.stop()
+    assert running.returncode == 4, said + problems
+    document = json.loads(said)
+    assert (document["rollout"], len(document["steps"])) == (begun.id, 1)
+    assert "started rollback" in document["why"]
+    assert done["outcome"] == "done"
+    assert summary.failed == 0, summary.reasons
+    assert live.service.predict().headers["kanary-model-version"] == "v1"
+
+
+@dataclass(frozen=True)
+class _Empty:
+    phase: str = ""
+    waits: str = ""
+
+
+Empty = _Empty()
