@@ -36,10 +36,11 @@ def take(record: Record, reading: Reading) -> Record:
 def fold(record: Record, policy: Policy, reading: Reading, now: float) -> Record:
     """`record` after one more reading: the window it closes is counted and judged, if it closes one."""
     record = take(record, reading)
-    if not record.steps:
+    share = _share(record, reading)
+    if share is None:
         return record
     tally, counting = Tally.from_json(record.tally), _counting(record)
-    edges, share = tallies.edges(tally), _share(record, reading)
+    edges = tallies.edges(tally)
     if record.evidence:
         edges = tuple(_text(edge) for edge in record.evidence["edges"])
     elif _wait_for_classes(record, policy, tally, counting, reading):
@@ -109,11 +110,18 @@ def _without_classes(known: Evidence) -> Evidence:
     )
 
 
-def _share(record: Record, reading: Reading) -> float:
-    """The split that was in force when the counters were read; until they are that new, the one before."""
-    before = record.steps[-2].percent if len(record.steps) > 1 else 0
-    new = record.in_force and reading.oldest >= record.in_force
-    return (record.steps[-1].percent if new else before) / 100
+def _share(record: Record, reading: Reading) -> float | None:
+    """The split (0..1) that was in force when the counters were read; None while it was on the move.
+
+    A scrape tells of a moment before the look: what it tells of the time before the move is still the old split's.
+    """
+    if record.phase not in (records.BAKING, records.WATCHING):
+        return None
+    if reading.oldest >= record.in_force:
+        return record.steps[-1].percent / 100
+    if reading.oldest > record.since:
+        return None
+    return (record.steps[-2].percent if len(record.steps) > 1 else 0) / 100
 
 
 def _wait_for_classes(record: Record, policy: Policy, tally: Tally, counting: Counting, reading: Reading) -> bool:

@@ -117,7 +117,7 @@ def _waits(record: Record, policy: Policy, status: ServiceStatus, now: float) ->
     if person is not None:
         return Action(WAIT, f"approval of {next_step}")
     if target == PROMOTION and record.verdict != "promote":
-        return Action(WAIT, f"promotion needs more data: {record.sentence or 'there is none'}")
+        return Action(WAIT, record.sentence or "there are no numbers to judge by yet")
     return None
 
 

@@ -14,6 +14,8 @@ from kanary.rollout.profiles import INSTANCE, Profile, Where
 from kanary.rollout.prometheus import Sample
 from kanary.rollout.tally import Raw
 
+UNKNOWN_AGE = 30.0  # seconds between two scrapes, hardly ever more
+
 
 class Unobservable(KanaryError):
     """No numbers for both arms can be had here; a rollout without them is held."""
@@ -67,7 +69,9 @@ def read(source: Source, where: Where, arms: Arms, settings: policies.Prometheus
             f"Prometheus knows no requests to {' or '.join(where.arms)} any more.",
             "Is the proxy still scraped? Look at Prometheus' targets.",
         )
-    seen = [sample.value for sample in found.get("seen", ()) if not math.isnan(sample.value)] or [at]
+    # Nobody says how old they are: old enough, so that no split is judged by counters from before it.
+    unknown = [at - UNKNOWN_AGE]
+    seen = [sample.value for sample in found.get("seen", ()) if not math.isnan(sample.value)] or unknown
     notes = () if profile.at_caller else ("counted at the revisions themselves: what never reached one is not seen",)
     return Reading(profile.name, Raw(values), min(seen), max(seen), notes)
 

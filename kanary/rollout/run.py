@@ -158,7 +158,7 @@ def _new(
     if same is not None:
         record = replace(
             record,
-            **{key: getattr(known, key) for key in ("tally", "counting", "evidence", "profile", "verdict", "sentence")},
+            **{key: getattr(known, key) for key in ("tally", "evidence", "profile", "verdict", "sentence")},
         )
     acts = [act for act in known.acts if act.what == records.APPROVE]
     record = replace(record, steps=known.steps, points=known.points, log=known.log, acts=tuple(acts))

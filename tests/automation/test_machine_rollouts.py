@@ -143,6 +143,24 @@ def test_a_canary_that_never_gets_ready_is_taken_back() -> None:
     assert world.state.history[-1].verdict == release.ROLLED_BACK
 
 
+@pytest.mark.parametrize("every", [15.0, 7.0])
+def test_counters_that_are_scraped_seldom_are_judged_by_the_split_they_were_counted_at(
+    world: World, every: float
+) -> None:
+    world.scraped_every, world.rate = every, 200.0
+    bake = {"seconds": 60, "requests": 100}
+    record = world.roll_out(
+        policy(steps=[5, 50, 95, 100], bake=bake, interval=3, margins={"errors": 0.02, "latency": 0.2})
+    )
+    assert record.outcome == records.PROMOTED, record.why
+    for step in record.steps[:-1]:
+        requests = step.canary.requests + step.stable.requests
+        share, exact = step.canary.requests / requests, step.percent / 100
+        # Five standard deviations; a window across a move would be off by many more.
+        assert abs(share - exact) < 5 * (exact * (1 - exact) / requests) ** 0.5, (step.percent, share)
+    assert not any(event.text.startswith("pause") for event in record.log)
+
+
 # ---- killed
 
 

@@ -54,6 +54,8 @@ class World(Cluster):
     counters: dict[str, dict[str, int]] = field(default_factory=dict)
     counted: float = 0.0
     up: bool = True  # Prometheus
+    scraped_every: float = 0.0  # seconds; 0: at each look
+    scraped: tuple[float, dict[str, dict[str, int]]] = (0.0, {})
     at_look: Callable[[], None] | None = None
     sent_to: dict[str, int] = field(default_factory=dict)
     calls: int = 0
@@ -83,7 +85,7 @@ class World(Cluster):
             look()
         if not self.up:
             raise Unreachable("Prometheus cannot be reached: refused")
-        return _answer(query, self.counters, self.counted)
+        return _answer(query, self.scraped[1], self.scraped[0])
 
     def pause(self, seconds: float) -> None:
         self.now += seconds
@@ -138,6 +140,17 @@ class World(Cluster):
 
     def _count(self, until: float) -> None:
         """The requests since the last look, by the split that is in force now."""
+        due = self.scraped[0] + self.scraped_every
+        if self.scraped_every and self.counted < due <= until:
+            self._count_until(due)
+        else:
+            self._count_until(until)
+        if self.counted >= due:
+            self.scraped = (self.counted, copy.deepcopy(self.counters))
+        if self.counted < until:
+            self._count(until)
+
+    def _count_until(self, until: float) -> None:
         seconds, self.counted = until - self.counted, until
         split = self.splits[-1] if self.splits else {}
         names = {name[-2:]: name for name in self._revisions()}
