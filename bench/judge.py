@@ -47,7 +47,7 @@ _Z = (2.326, 2.6, 2.9, 3.1, 3.3, 3.5, 3.7, 3.9, 4.1, 4.4, 4.7, 5.0, 5.3)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one judge did with the rollouts of a scenario: counts, bad responses of a rollout, median minutes to 100 %."""
+    """What one judge did with a scenario: rollouts; bad responses of each; median minutes to 100 %."""
 
     rolled_back: int
     promoted: int
@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"tuned: thresholds {limits}, Mann-Whitney z {z}", flush=True)
     failures = _better(limits, z, options.rollouts // 10, options.seed + 2000)
     begin = judges(limits, z, failures)
-    scenarios = (*HEALTHY, MARGIN, *REGRESSIONS, OWN_CLUMPS)
+    scenarios = (*HEALTHY, MARGIN, *REGRESSIONS, *OWN_CLUMPS)
     found = {}
     for number, scenario in enumerate(scenarios):
         found[scenario.name], _ = run(scenario, begin, options.rollouts, options.seed + number)
@@ -223,7 +223,7 @@ def _better(limits: Mapping[int, tuple[float, float]], z: float, rollouts: int, 
 
 
 def _tables(found: Mapping[str, Mapping[str, Outcome]], names: Sequence[str], rollouts: int) -> None:
-    healthy = [scenario.name for scenario in (*HEALTHY, MARGIN, OWN_CLUMPS)]
+    healthy = [scenario.name for scenario in (*HEALTHY, MARGIN, *OWN_CLUMPS)]
     bad = [scenario.name for scenario in REGRESSIONS]
     headers = ["scenario", *names]
 
@@ -259,7 +259,7 @@ def _last_line(found: Mapping[str, Mapping[str, Outcome]], rollouts: int, tuned:
         "missed": {name: 1 - found[name][OURS].rolled_back / rollouts for name in scenarios},
         "bad_responses": {name: round(total) for name, total in totals.items()},
         "worst_ratio_to": {peer: round(ratio, 3) for peer, ratio in ratios.items()},
-        "own_clumps_false_rollbacks": found[OWN_CLUMPS.name][OURS].rolled_back / rollouts,
+        "beyond_the_assumption": {s.name: found[s.name][OURS].rolled_back / rollouts for s in OWN_CLUMPS},
         "tuned": tuned,
     }
     return verdict("judge", figures, best / totals[OURS], GOAL, ok)

@@ -44,21 +44,26 @@ class Ours:
 
     evidence: Evidence
     rows: Ints
-    carried: Ints  # (rollouts, 2, 3 + edges): of missed windows, for canary and stable
+    carried: Ints  # (rollouts, 2, 3 + edges): of the windows missed so far, for canary and stable
+    share: Floats  # that they were carried at
 
     @staticmethod
     def begin(rollouts: int) -> Ours:
         evidence = start(Margins(classes=None), SHARES, EDGES, rollouts=(rollouts,))
-        return Ours(evidence, np.arange(rollouts), np.zeros((rollouts, 2, 3 + len(EDGES)), dtype=np.int64))
+        return Ours(
+            evidence, np.arange(rollouts), np.zeros((rollouts, 2, 3 + len(EDGES)), dtype=np.int64), np.zeros(rollouts)
+        )
 
     def look(self, look: Look) -> tuple[Flags, Flags]:
         """A lost window counts for neither arm, a missed one together with the next of the same step."""
         keep = np.isin(self.rows, look.rows)
         if not keep.all():
-            self.evidence, self.rows, self.carried = part(self.evidence, keep), self.rows[keep], self.carried[keep]
-        seen = np.stack([_figures(arm) for arm in (look.canary, look.stable)], axis=1) + self.carried
-        # The step may end with the bake: what is carried then belongs to a split that is over.
-        self.carried = np.where((look.missed & ((look.window + 1) % BAKE != 0))[:, None, None], seen, 0)
+            self.evidence, self.rows = part(self.evidence, keep), self.rows[keep]
+            self.carried, self.share = self.carried[keep], self.share[keep]
+        seen = np.stack([_figures(arm) for arm in (look.canary, look.stable)], axis=1)
+        seen += np.where((self.share == look.share)[:, None, None], self.carried, 0)
+        self.carried = np.where(look.missed[:, None, None], seen, 0)
+        self.share = look.share
         seen = np.where((look.missed | look.lost)[:, None, None], 0, seen)
         if look.window < WARM:
             return np.zeros(len(look.rows), dtype=np.bool_), np.zeros(len(look.rows), dtype=np.bool_)
@@ -77,7 +82,7 @@ def _arm(figures: Ints) -> Arm:
     return Arm(  # counts of many rollouts at once stand where those of one do
         requests=figures[:, 0],  # type: ignore[arg-type]
         errors=figures[:, 1],  # type: ignore[arg-type]
-        slower=tuple(figures[:, 3:].T),  # type: ignore[arg-type]
+        slower=tuple(figures[:, 3:].T),
         measured=figures[:, 2],  # type: ignore[arg-type]
     )
 
@@ -166,7 +171,7 @@ class MannWhitney:
             shifts = np.sort((canary[:, :, None] - stable[:, None, :]).reshape(len(series), -1), axis=-1)
             n, m = (np.maximum(1, (~np.isnan(arm)).sum(axis=-1)) for arm in (canary, stable))
             # nan sort to the end: the first n * m are the shifts there are.
-            low = np.floor(n * m / 2 - z * np.sqrt(n * m * (n + m + 1) / 12)).astype(np.int64)
+            low = np.floor(n * m / 2 - min(z, 1e6) * np.sqrt(n * m * (n + m + 1) / 12)).astype(np.int64)
             rows = np.arange(len(series))
             estimate = np.abs(shifts[rows, (n * m) // 2])
             high |= (low >= 0) & (shifts[rows, np.maximum(low, 0)] > 0.25 * estimate)

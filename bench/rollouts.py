@@ -72,7 +72,7 @@ class Scenario:
     slower: float = 1.0
     from_share: float = 0.0
     cold: int = 0
-    own: float = 0.0  # how much the canary's failures come in clumps of their own: shape of a gamma factor
+    own: float = 0.0  # failures come in clumps, in each arm its own: shape of a gamma factor
     healthy: bool = field(default=False)
     bad: bool = field(default=True)
 
@@ -105,13 +105,13 @@ def _steady(rng: np.random.Generator, rollouts: int, _window: int) -> Environmen
 
 def _bursts(rng: np.random.Generator, rollouts: int, _window: int) -> Environment:
     """In one window of 12 a fifth of all requests fails for a while, and all is slower: both arms alike."""
-    part = np.where(rng.random(rollouts) < 1 / 12, rng.random(rollouts), 0.0)
+    part = rng.random(rollouts) * (rng.random(rollouts) < 1 / 12)
     return environment(rng, rollouts, failing=0.002 + 0.2 * part, slow=1 + part)
 
 
 def _storms(rng: np.random.Generator, rollouts: int, _window: int) -> Environment:
     """In one window of 15 the network resets connections: a third is retried and saved, 2 % are given up."""
-    storm = np.where(rng.random(rollouts) < 1 / 15, rng.random(rollouts), 0.0)
+    storm = rng.random(rollouts) * (rng.random(rollouts) < 1 / 15)
     return environment(rng, rollouts, failing=0.002 + 0.02 * storm, retried=0.33 * storm, slow=1 + 0.5 * storm)
 
 
@@ -169,8 +169,11 @@ REGRESSIONS = (
     Scenario("low traffic, +5 points", _few, fails=0.05),
     Scenario("+5 points from 50 % on", _steady, fails=0.05, from_share=0.5),
 )
-# Beyond the assumption: the canary's failures come in clumps that stable does not have.
-OWN_CLUMPS = Scenario("clumps of the canary's own", _steady, own=0.3, **_WELL)
+# Beyond the assumption: each arm's failures come in clumps that the other does not have.
+OWN_CLUMPS = (
+    Scenario("each arm its own clumps", _steady, own=3.0, **_WELL),
+    Scenario("each arm its own big clumps", _steady, own=0.3, **_WELL),
+)
 
 
 def excess(scenario: Scenario, env: Environment, share: Floats) -> Floats:
@@ -202,7 +205,9 @@ def draw(
     more = np.full(rollouts, fails)
     if scenario.own:
         # Instead of the environment's: as many on the whole, in clumps.
-        x_c, more = np.zeros_like(x_c), np.minimum(0.5, 0.002 * rng.gamma(scenario.own, 1 / scenario.own, rollouts))
+        factors = rng.gamma(scenario.own, 1 / scenario.own, (2, rollouts))
+        more, others = np.minimum(0.5, env.failing * factors)
+        x_c, x_s = np.zeros_like(x_c), rng.binomial(n_s - r_s, others)
     x_c = x_c + rng.binomial(n_c - x_c - r_c, more)
     medians = MEDIAN_MS * env.slow
     return (
@@ -214,7 +219,7 @@ def draw(
 def buckets(median: Floats) -> Floats:
     """(rollouts, edges + 1) chance of each bucket."""
     over = np.stack([np.ones_like(median), *(above(edge, median) for edge in EDGES), np.zeros_like(median)], axis=-1)
-    return np.maximum(0.0, over[:, :-1] - over[:, 1:])
+    return np.asarray(np.maximum(0.0, over[:, :-1] - over[:, 1:]))
 
 
 def _erf(z: Floats) -> Floats:
