@@ -66,6 +66,7 @@ def repeated(evidence: Evidence, rollouts: int) -> Evidence:
         tallies=often(evidence.tallies),
         against={name: Portfolio(often(p.log), often(p.weights)) for name, p in evidence.against.items()},
         within=Portfolio(often(evidence.within.log), often(evidence.within.weights)),
+        spread=often(evidence.spread),
         windows=often(np.asarray(evidence.windows)),
     )
 
@@ -77,6 +78,7 @@ def part(evidence: Evidence, rows: npt.NDArray[np.bool_]) -> Evidence:
         tallies=evidence.tallies[rows],
         against={name: Portfolio(p.log[rows], p.weights[rows]) for name, p in evidence.against.items()},
         within=Portfolio(evidence.within.log[rows], evidence.within.weights[rows]),
+        spread=evidence.spread[rows],
         windows=evidence.windows[rows],
     )
 
