@@ -34,6 +34,7 @@ from tests.waiting import wait_for
 
 RUNTIMES = f"/apis/serving.kserve.io/v1alpha1/namespaces/{NAMESPACE}/servingruntimes"
 RATE = 200.0
+WARM = 4.0
 POLICY: dict[str, Any] = {
     "steps": [50, 100],
     "bake": {"seconds": 3, "requests": 100},
@@ -41,7 +42,8 @@ POLICY: dict[str, Any] = {
     "deadline": 240,
     "ready_timeout": 20,
     "failing_patience": 5,
-    "warm_up": {"seconds": 0},
+    # A server that has just started on a busy machine is silent for a while.
+    "warm_up": {"seconds": WARM},
     "watch": {"seconds": 3},
     "margins": {"errors": 0.005, "latency": 0.1, "classes": 0.2, "on_classes": "rollback"},
 }
@@ -173,8 +175,8 @@ def blame(sandbox: Sandbox, name: str, canary: str) -> Blame:
 
 
 def exposed(sandbox: Sandbox, name: str, record: Record) -> int:
-    """Requests of both arms from the moment the first step was in force until the last one that reached the canary."""
-    begun = record.steps[0].since if record.steps else 0.0
+    """Requests of both arms from when the first step's canary was warm until the last one that reached it."""
+    begun = record.steps[0].since + WARM if record.steps else 0.0
     times = [
         (datetime.fromisoformat(entry["time"]).timestamp(), entry["revision"])
         for entry in sandbox.access_log()
