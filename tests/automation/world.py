@@ -104,7 +104,7 @@ class World(Cluster):
         self.pid += 1
         # Another process each time, and whoever held the Lease before is dead.
         with (
-            mock.patch("kanary.rollout.run.os.getpid", return_value=self.pid),
+            mock.patch("kanary.rollout.entering.os.getpid", return_value=self.pid),
             # Words take most of a simulated rollout's time, and change nothing about it.
             mock.patch("kanary.rollout.judging.TOLD_EVERY", 1e9),
         ):
