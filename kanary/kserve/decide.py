@@ -143,8 +143,9 @@ def find(state: State, to: str, where: str) -> Release:
 
 def next_action(intent: Intent, service: Mapping[str, Any]) -> Action:
     """The next step of a rollback, from what is. Asking again after it was done gives the step after it."""
-    step = standard_rollback if mode(service) == STANDARD else knative_rollback
-    return step.next_action(intent, service)
+    if mode(service) == STANDARD:
+        return standard_rollback.next_action(intent, service)
+    return knative_rollback.next_action(intent, service)
 
 
 def traffic_left(intent: Intent, service: Mapping[str, Any]) -> bool:

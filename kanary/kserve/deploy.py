@@ -145,6 +145,24 @@ def wait_ready(
             service = changed
 
 
+def mode_for(name: str, namespace: str, asked: str = "") -> Act[str]:
+    """KServe's mode for a deployment: the service's own; where there is no service, `asked`, else Knative.
+
+    Raises InputError where the service has another one than is asked for: KServe does not change it.
+    """
+    (answer,) = yield k8s.Together((k8s.read(k8s.inference_services(namespace, name)),))
+    service = store.unpack(answer)
+    if service is None:
+        return asked or manifests.KNATIVE
+    found = manifests.mode(service)
+    if asked and asked != found:
+        raise InputError(
+            f"{namespace}/{name} runs in KServe's mode {found}, and {asked} is asked for.",
+            "Leave the mode empty, or deploy under another name: KServe does not change a service's mode.",
+        )
+    return found
+
+
 def finish(started: Started) -> Act[None]:
     """Ends a deployment: the Lease is free again. What was deployed stays as it is."""
 

@@ -54,7 +54,8 @@ def readiness(name: str, namespace: str, *, look: Callable[[Release], Found] = m
     service, state = yield from store.both(name, namespace)
     now = service_status(service, state)
     target = _target(service, now, state)
-    names = tuple(dict.fromkeys(one for one in (now.stable, now.canary or now.created) if one))
+    played = (now.stable, now.canary, target.revision if target is not None else "")
+    names = tuple(dict.fromkeys(one for one in played if one))
     asked = [k8s.read(k8s.deployments(namespace, _deployment(now, one))) for one in names]
     asked += [_made(now, namespace, target)] if target is not None and target.revision else []
     answers: list[Document | ApiError] = (yield k8s.Together(tuple(asked))) if asked else []
@@ -79,11 +80,13 @@ def assess(
     findings = [_denied(state, target), _model(found), _schema(found, served)]
     if now.canary:
         findings.append(_warm(now, replicas))
-    cold = not _is_warm(now, target)
+    # Before a promotion it serves; after it KServe keeps nothing of it.
+    cold = bool(now.canary) or not replicas.get(target.revision)
     seconds = target.seconds if target.seconds is not None else took
     if cold:
         known = "nobody knows how long it takes" if seconds is None else f"some {seconds:.0f} s, as last time"
-        findings.append(Finding("start", f"a cold start after the promotion: {known}"))
+        when = "after the promotion" if now.canary else "now"
+        findings.append(Finding("start", f"a cold start {when}: {known}"))
     kept = tuple(finding for finding in findings if finding is not None)
     return Readiness(not any(finding.blocks for finding in kept), target.version or target.digest, cold, seconds, kept)
 
@@ -116,11 +119,6 @@ def _content(service: Document, now: ServiceStatus) -> Release:
     content = manifests.content(service)
     digest = manifests.model_digest(content)
     return Release(manifests.model_version(content), manifests.storage_uri(content), digest, content)
-
-
-def _is_warm(now: ServiceStatus, target: Release) -> bool:
-    """Whether it serves now and would go on to: before a promotion nothing has to start."""
-    return False
 
 
 def _denied(state: State, target: Release) -> Finding | None:
