@@ -67,6 +67,7 @@ VERBS = {
     "resume": Verb("kanary.commands.automation:resume", "let a paused rollout go on", "", (*_CLUSTER, "readonly")),
     "approve": Verb("kanary.commands.automation:approve", "let a rollout take the step it waits with",
                     "", (*_CLUSTER, "readonly")),
+    "history": Verb("kanary.commands.history:history", "list a service's releases, and how each ended", "", _CLUSTER),
     "traffic": Verb("kanary.commands.traffic:traffic", "send prediction requests made of a data set's rows",
                     "pipelines", _CLUSTER),
 }  # fmt: skip

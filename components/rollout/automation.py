@@ -66,7 +66,8 @@ def roll_out(asked: Request, evidence: Path, report: Path, evidence_uri: str = "
         with replacing(evidence) as beside:
             beside.write_bytes(content)
         write_text(report, report_page(document, bundles.sha256(content)))
-        api.call(acts.keep_evidence(asked.service, namespace, record, evidence_uri, bundles.sha256(content)))
+        sha256 = bundles.sha256(content)
+        api.call(acts.keep_evidence(asked.service, namespace, record, evidence_uri, sha256))
     return Ended(record.outcome, record.why, bundles.sha256(content), _metrics(record))
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from kanary import kubernetes as k8s
 from kanary import release
 from kanary.errors import InputError, KanaryError
-from kanary.kserve import store
+from kanary.kserve import history, store
 from kanary.kubernetes import Act
 from kanary.release import State
 from kanary.rollout import machine
@@ -25,7 +25,7 @@ def current(name: str, namespace: str) -> Act[Record | None]:
 
 
 def keep_evidence(name: str, namespace: str, record: Record, uri: str, sha256: str) -> Act[None]:
-    """Notes beside a rollout that is over where its evidence lies, and its hash."""
+    """Notes where the evidence of a rollout that is over lies, and its hash: beside it and in the release history."""
 
     def decide(state: State) -> State:
         kept = records.find(state)
@@ -34,6 +34,8 @@ def keep_evidence(name: str, namespace: str, record: Record, uri: str, sha256: s
         return records.put(state, replace(kept, evidence_uri=uri, sha256=sha256))
 
     yield from store.change(name, namespace, decide)
+    verdict = {records.PROMOTED: release.PROMOTED, records.ROLLED_BACK: release.ROLLED_BACK}.get(record.outcome)
+    yield from history.conclude(name, namespace, record.digest, verdict or release.HELD, uri, sha256)
 
 
 def pause(name: str, namespace: str, why: str, now: float, dry: bool = False) -> Act[Record]:

@@ -37,7 +37,6 @@ class Watch:
     """After the promotion: for so long margins.limits are watched, and a breach is rolled back."""
 
     seconds: float = 300.0
-    keep_previous: bool = True
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ _FIELDS: dict[str, Any] = {
     "sticky": _TRUTH,
     "margins": (Margins, _MARGINS),
     "warm_up": (Warmup, {"seconds": _SECONDS, "requests": _COUNT}),
-    "watch": (Watch, {"seconds": _SECONDS, "keep_previous": _TRUTH}),
+    "watch": (Watch, {"seconds": _SECONDS}),
     "prometheus": (
         Prometheus,
         {

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from kanary import kubernetes as k8s
 from kanary import manifests, release
 from kanary.errors import ApiError, Held, KanaryError
+from kanary.kserve import readiness as way_back
 from kanary.kserve import rollback as brake
 from kanary.kserve import steer, store
 from kanary.kserve.status import ServiceStatus, service_status
@@ -212,6 +213,7 @@ class _Run:
 
     def _promote(self, record: Record, status: ServiceStatus, action: Action) -> Record:
         if record.phase != records.PROMOTING:
+            record = self._with_a_way_back(record)
             record = replace(record, phase=records.PROMOTING, step=len(self.policy.steps) - 1, why=action.why, waits="")
             record = self._keep(self._tell(replace(record, since=self.clock()), f"promotion: {action.why}"))
         if status.canary or status.stable != record.canary or status.requested is not None:
@@ -230,6 +232,15 @@ class _Run:
         # The control is gone: what was found against it is history now, and only absolute limits judge.
         record = replace(self._arrived(record, records.WATCHING, policies.PROMOTION), verdict="", sentence="")
         return self._keep(record)
+
+    def _with_a_way_back(self, record: Record) -> Record:
+        """Tells what a rollback after the promotion would take. Raises KanaryError where there would be none."""
+        back = self.api.call(way_back.readiness(self.target.service, self.target.namespace))
+        if not back.ok:
+            why = "; ".join(f"{found.what}: {found.said}" for found in back.findings if found.blocks)
+            raise KanaryError(f"there would be no way back: {why}")
+        start = "warm" if not back.cold else f"a cold start{f' of {back.seconds:.0f} s' if back.seconds else ''}"
+        return self._tell(record, f"the way back to {back.target} would be {start}")
 
     def _roll_back(self, record: Record, status: ServiceStatus, action: Action) -> Record:
         if record.phase != records.ROLLING_BACK:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from kanary import manifests
 from tests.automation.rig import Live, Releases, add_faulty_runtime, gone, make_releases
 from tests.rollout.rig import Sandbox, Service, sandbox
 
 _numbers = itertools.count(1)
-NewService = Callable[[], Live]
+NewService = Callable[..., Live]
 
 
 @pytest.fixture(scope="session")
@@ -35,8 +36,8 @@ def new_service(live_sandbox: Sandbox, releases: Releases, monkeypatch: pytest.M
     monkeypatch.delenv("KUBECONFIG", raising=False)
     made: list[Live] = []
 
-    def new() -> Live:
-        live = Live(Service(live_sandbox, f"judged-{next(_numbers)}"), releases)
+    def new(mode: str = manifests.KNATIVE) -> Live:
+        live = Live(Service(live_sandbox, f"judged-{next(_numbers)}"), releases, mode)
         made.append(live)
         live.deploy(releases.v1)
         return live

@@ -47,6 +47,7 @@ POLICY: dict[str, Any] = {
     "watch": {"seconds": 3},
     "margins": {"errors": 0.005, "latency": 0.1, "classes": 0.2, "on_classes": "rollback"},
 }
+MODES = (manifests.KNATIVE, manifests.STANDARD)
 FAULTS = ("fails", "slow", "one class", "crashes", "never starts")
 
 
@@ -105,6 +106,7 @@ class Live:
 
     service: Service
     releases: Releases
+    mode: str = manifests.KNATIVE
 
     @property
     def name(self) -> str:
@@ -114,7 +116,7 @@ class Live:
         """As a canary at 0 %, or as the first release."""
         more: dict[str, Any] = {"runtime": "faulty", "env": {"FAULT": fault}} if fault else {}
         manifest = manifests.inference_service(
-            *(self.name, NAMESPACE, model.uri, model.version, model.digest), min_replicas=1, **more
+            *(self.name, NAMESPACE, model.uri, model.version, model.digest), min_replicas=1, mode=self.mode, **more
         )
         with self.service.sandbox.api() as api:
             started = api.call(start_canary(manifest, run_id=run_id))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,26 +13,32 @@ import pytest
 
 from kanary.rollout import record as records
 from tests.automation.conftest import NewService
-from tests.automation.rig import FAULTS, POLICY, RATE, Live, blame, exposed, logged
+from tests.automation.rig import FAULTS, MODES, POLICY, RATE, Live, blame, exposed, logged
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.sandbox
 
 
-def test_a_good_canary_ends_at_100_percent_and_costs_no_request(live: Live) -> None:
-    with live.service.traffic(RATE) as traffic:
-        live.deploy(live.releases.v2)
-        record = live.roll_out(say=print)
-        summary = traffic.stop()
-    assert record.outcome == records.PROMOTED, record.why
-    assert summary.failed == 0, summary.reasons
-    assert live.service.status().split == {record.canary: 100}
-    assert live.service.predict().headers["kanary-model-version"] == "v2"
-    assert record.steps[0].canary.classes.keys() == {"iris", "rose"}
+def test_good_canaries_end_at_100_percent_and_cost_no_request(new_service: NewService) -> None:
+    services = [new_service(mode) for mode in MODES]
+
+    def one(live: Live) -> None:
+        with live.service.traffic(RATE / len(MODES)) as traffic:
+            live.deploy(live.releases.v2)
+            record = live.roll_out()
+            summary = traffic.stop()
+        assert record.outcome == records.PROMOTED, record.why
+        assert summary.failed == 0, summary.reasons
+        assert live.service.status().split == {record.canary: 100}
+        assert live.service.predict().headers["kanary-model-version"] == "v2"
+        assert record.steps[0].canary.classes.keys() == {"iris", "rose"}
+
+    with ThreadPoolExecutor(len(MODES)) as threads:
+        list(threads.map(one, services))
 
 
 def test_bad_canaries_are_taken_back_within_the_requests_that_plan_announced(new_service: NewService) -> None:
-    services = {kind: new_service() for kind in FAULTS}
+    services = {kind: new_service(mode) for kind, mode in zip(FAULTS, itertools.cycle(MODES), strict=False)}
     # What plan announces depends on what stable does, and that is the same everywhere.
     planned = services["fails"]
     with planned.service.traffic(RATE) as traffic:

@@ -72,8 +72,9 @@ def test_the_same_record_gives_the_same_bytes_and_another_another_hash(ended: Wo
 
 def test_the_hash_is_kept_beside_the_rollout_it_is_about(ended: World) -> None:
     record = ended.record
-    ended.run(acts.keep_evidence("m", NAMESPACE, record, "s3://b/evidence", "ab12"))
-    assert summary(ended.record)["evidence"] == {"uri": "s3://b/evidence", "sha256": "ab12"}
+    ended.run(acts.keep_evidence("m", NAMESPACE, record, "s3://b/evidence", "ab" * 32))
+    assert summary(ended.record)["evidence"] == {"uri": "s3://b/evidence", "sha256": "ab" * 32}
+    assert ended.state.history[-1].evidence_sha256 == "ab" * 32
 
 
 def test_the_page_stands_alone_and_escapes_what_people_say(ended: World) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from kanary.rollout import record as records
 from kanary.rollout.record import Record
-from tests.automation.rig import FAULTS, POLICY, RATE, WARM, Live, Releases, blame, exposed, gone, logged
+from tests.automation.rig import FAULTS, MODES, POLICY, RATE, WARM, Live, Releases, blame, exposed, gone, logged
 from tests.rollout.rig import Sandbox, Service
 from tests.waiting import wait_for
 
@@ -42,10 +42,13 @@ def announced(live_sandbox: Sandbox, releases: Releases) -> float:
         gone(live.service)
 
 
-@pytest.mark.parametrize("kind", ["good", *FAULTS])
-def test_rollouts_end_as_they_should(live_sandbox: Sandbox, releases: Releases, announced: float, kind: str) -> None:
+@pytest.mark.parametrize("kind", [*reversed(FAULTS), "good"])
+@pytest.mark.parametrize("mode", MODES)
+def test_rollouts_end_as_they_should(
+    live_sandbox: Sandbox, releases: Releases, announced: float, mode: str, kind: str
+) -> None:
     def one(seed: int) -> dict[str, Any]:
-        live = Live(Service(live_sandbox, f"soak-{next(_numbers)}"), releases)
+        live = Live(Service(live_sandbox, f"soak-{next(_numbers)}"), releases, mode)
         try:
             return figures(live, kind, seed, announced)
         finally:
@@ -56,7 +59,7 @@ def test_rollouts_end_as_they_should(live_sandbox: Sandbox, releases: Releases, 
     expected = records.PROMOTED if kind == "good" else records.ROLLED_BACK
     right = [r for r in results if r["outcome"] == expected and (kind == "good" or r["needed"] <= announced)]
     needed = sorted(r["needed"] for r in results)
-    summary = {"kind": kind, "runs": RUNS, "right": len(right), "announced": announced, "needed": needed}
+    summary = {"kind": kind, "mode": mode, "runs": RUNS, "right": len(right), "announced": announced, "needed": needed}
     print(json.dumps(summary), flush=True)
     assert sum(r["stable"] + r["switch"] for r in results) == 0, results
     if kind == "good":
@@ -82,6 +85,7 @@ def figures(live: Live, kind: str, seed: int, announced: float) -> dict[str, Any
     blamed = blame(live.service.sandbox, live.name, record.canary)
     found = {
         "kind": kind,
+        "mode": live.mode,
         "seed": seed,
         "outcome": record.outcome,
         "needed": exposed(live.service.sandbox, live.name, record),
