@@ -15,8 +15,9 @@ from kanary.kserve.rollback import rollback
 from kanary.rollout import acts
 from kanary.rollout import record as records
 from kanary.rollout.record import Record
-from tests.automation.world import QUICK, Model, World, serving
+from tests.automation.world import QUICK, Model, StandardWorld, World, serving
 from tests.core.cluster import NAMESPACE, Killed, digest, path
+from tests.core.standard_cluster import named
 
 
 @pytest.fixture
@@ -159,6 +160,37 @@ def test_counters_that_are_scraped_seldom_are_judged_by_the_split_they_were_coun
         # Five standard deviations; a window across a move would be off by many more.
         assert abs(share - exact) < 5 * (exact * (1 - exact) / requests) ** 0.5, (step.percent, share)
     assert not any(event.text.startswith("pause") for event in record.log)
+
+
+# ---- in Standard mode
+
+
+def test_in_standard_mode_a_good_canary_is_promoted_under_its_own_name() -> None:
+    world = serving(kind=StandardWorld)
+    record = world.roll_out(policy(steps=[5, 50, 100]))
+    assert record.outcome == records.PROMOTED, record.why
+    assert record.canary == named(2)
+    assert world.splits[-1] == {named(2): 100}
+    assert {named(2): 50, "m-predictor": 50} in world.splits
+    assert world.state.epoch == 0
+
+
+def test_in_standard_mode_a_bad_canary_is_taken_back_and_denied() -> None:
+    world = serving(kind=StandardWorld)
+    world.models[named(2)] = Model(fails=0.3)
+    record = world.roll_out()
+    assert record.outcome == records.ROLLED_BACK, record.why
+    assert world.splits[-1] == {"m-predictor": 100}
+    assert [denied.digest for denied in world.state.denied] == [digest(2)]
+
+
+def test_in_standard_mode_the_operator_wins() -> None:
+    world = serving(kind=StandardWorld)
+    after(world, 10, lambda: operator_rolls_back(world))
+    record = world.roll_out()
+    assert (record.outcome, "anna" in record.why) == (records.HELD, True)
+    world.settle()
+    assert world.splits[-1] == {"m-predictor": 100}
 
 
 # ---- killed

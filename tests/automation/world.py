@@ -21,7 +21,9 @@ from kanary.rollout.policy import Policy
 from kanary.rollout.prometheus import Sample
 from kanary.rollout.record import Record
 from kanary.rollout.run import Target, rollout
+from tests.core import standard_cluster
 from tests.core.cluster import NAMESPACE, Cluster, Killed, manifest, path
+from tests.core.standard_cluster import StandardCluster
 
 T = TypeVar("T")
 EDGES = (5, 10, 25, 50, 100)
@@ -93,11 +95,14 @@ class World(Cluster):
     # ---- what a test does
 
     def deploy(self, number: int, run_id: str = "") -> None:
-        started = self.run(start_canary(manifest(number), run_id=run_id, clock=self.clock))
+        started = self.run(start_canary(self.manifest(number), run_id=run_id, clock=self.clock))
         try:
             self.run(wait_ready(started, clock=self.clock))
         finally:
             self.run(deploy.finish(started))
+
+    def manifest(self, number: int) -> Document:
+        return manifest(number)
 
     def roll_out(self, section: dict[str, Any] | None = None, run_id: str = "") -> Record:
         self.said: list[str] = []
@@ -153,7 +158,7 @@ class World(Cluster):
     def _count_until(self, until: float) -> None:
         seconds, self.counted = until - self.counted, until
         split = self.splits[-1] if self.splits else {}
-        names = {name[-2:]: name for name in self._revisions()}
+        names = self._named()
         for name in names.values():
             zeros = dict.fromkeys(("requests", "errors", "yes", "no", *map(str, EDGES)), 0)
             self.counters.setdefault(name, zeros)
@@ -172,6 +177,10 @@ class World(Cluster):
         for edge in EDGES:
             counters[str(edge)] += taken <= edge
         counters["yes" if self.random.random() < model.yes else "no"] += 1
+
+    def _named(self) -> dict[str, str]:
+        """What the counters call those that `splits` names."""
+        return {name[-2:]: name for name in self._revisions()}
 
     def _revisions(self) -> list[str]:
         predictor = (self.service.get("status") or {}).get("components", {}).get("predictor", {})
@@ -207,9 +216,22 @@ _METRICS: dict[str, Callable[[dict[str, int]], list[tuple[dict[str, str], int]]]
 }
 
 
-def serving(run_id: str = "") -> World:
+@dataclass
+class StandardWorld(World, StandardCluster):
+    """The same in Standard mode: Deployments, and the shares of a route."""
+
+    world: Any = field(default_factory=standard_cluster.StandardWorld)
+
+    def manifest(self, number: int) -> Document:
+        return standard_cluster.manifest(number)
+
+    def _named(self) -> dict[str, str]:
+        return {name: name for name in self.deployments()}
+
+
+def serving(run_id: str = "", kind: type[World] = World) -> World:
     """A world in which v1 serves, and v2 is a canary at 0 % that this run has deployed."""
-    world = World()
+    world = kind()
     world.deploy(1)
     world.deploy(2, run_id)
     world.settle()
