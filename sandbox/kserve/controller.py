@@ -287,6 +287,7 @@ class Controller:
         self._standard.finish(service["metadata"]["uid"])
         self._seen.pop(service["metadata"]["uid"], None)
         self._mirror.show(service["metadata"]["uid"], None)
+        self._recorder.forget(service)
         await self._writes.remove_finalizer(service)
 
     def _next_look(self, uid: str) -> float | None:
@@ -302,6 +303,13 @@ class Controller:
     # Servers that are nobody's, and parents for those to come.
 
     async def _remove_orphans(self) -> None:
+        """Forget services that went without their finalizer's leave, and end servers that nobody's record names."""
+        living = {service["metadata"]["uid"] for service in self._services.objects.values()}
+        for uid in {*self._known, *self._seen} - living:
+            self._keep(uid, {})
+            self._seen.pop(uid, None)
+            self._mirror.show(uid, None)
+        self._standard.forget_others(living)
         wanted: set[str] = set()
         for key, service in self._services.objects.items():
             uid = service["metadata"]["uid"]
