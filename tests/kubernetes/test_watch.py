@@ -32,7 +32,7 @@ def put(client: httpx.Client, name: str, **data: str) -> Body:
 
 @contextmanager
 def watching(client: httpx.Client, **query: str) -> Iterator[Iterator[Body]]:
-    parameters = {"watch": "1", "timeoutSeconds": "20", **query}
+    parameters = {"watch": "1", "timeoutSeconds": "120", **query}
     with client.stream("GET", CONFIGMAPS, params=parameters) as response:
         yield (json.loads(line) for line in response.iter_lines())
 
