@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,6 +66,11 @@ class StandardControl:
         self._seen: dict[str, Servers] = {}
         self._problems: dict[str, tuple[Problem, ...]] = {}
 
+    @property
+    def known(self) -> frozenset[str]:
+        """The uids of the services that there are records of."""
+        return frozenset(self._known)
+
     def close(self) -> None:
         """Close the file of records."""
         self._store.close()
@@ -116,11 +121,6 @@ class StandardControl:
         self._seen.pop(uid, None)
         self._problems.pop(uid, None)
         self._parts.mirror.show(uid, None)
-
-    def forget_others(self, living: Collection[str]) -> None:
-        """Forget every service but those of the uids `living`."""
-        for uid in {*self._known, *self._seen, *self._problems}.difference(living):
-            self.finish(uid)
 
     def wanted(self, namespace: str, uid: str) -> frozenset[str]:
         """Names of the servers that the host may hold for a service."""

@@ -6,6 +6,7 @@ Writes HOME/kubeconfig and, below HOME/kubernetes, the state, the certificate an
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -61,10 +62,10 @@ def _reset_on_close(descriptor: int) -> None:
 
 def seconds(text: str) -> float:
     """How long something is kept: from one second to a year."""
-    found = float(text)
-    if not 1 <= found <= 366 * 86400:
-        raise ValueError(text)
-    return found
+    with contextlib.suppress(ValueError):
+        if 1 <= (found := float(text)) <= 366 * 86400:
+            return found
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1 to {366 * 86400}")
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -79,7 +80,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         type=seconds,
         default=os.environ.get(EVENT_TTL) or EVENT_SECONDS,
         metavar="SECONDS",
-        help=f"how long events are kept (default: %(default)g, as in a cluster; from {EVENT_TTL})",
+        help=f"how long events are kept (default: %(default)s, in a cluster an hour; from {EVENT_TTL})",
     )
     parser.add_argument("--no-admission", action="store_true", help="leave KServe's webhooks out")
     parser.add_argument("--plain", action="store_true", help="HTTP without TLS; kubectl then sends no token")

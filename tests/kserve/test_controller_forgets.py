@@ -112,6 +112,18 @@ def come_and_go(ns: Namespace, controller: Controller, name: str) -> None:
     soon(lambda: restless(controller))
 
 
+@contextmanager
+def left_alone(controller: Controller) -> Iterator[None]:
+    """While the controller puts its finalizer on nothing."""
+
+    async def nothing(service: object) -> None:
+        return None
+
+    kept, controller._writes.add_finalizer = controller._writes.add_finalizer, nothing  # type: ignore[method-assign]
+    yield
+    controller._writes.add_finalizer = kept  # type: ignore[method-assign]
+
+
 def snatch(ns: Namespace, name: str) -> None:
     """Delete a service without its finalizer's leave."""
     ns.patch({"metadata": {"finalizers": None}}, name)
@@ -134,6 +146,11 @@ def test_nothing_is_left_of_services_that_are_deleted(home: Path, monkeypatch: p
             before = everything(controller)
             assert (before["controller._known"], before["controller._standard._known"]) == (0, 0)
             come_and_go(ns, controller, "second")
+            ns.create("one", "snatched")
+            ns.settled({"01": 100}, "snatched")
+            with left_alone(controller):
+                snatch(ns, "snatched")
+            soon(lambda: restless(controller))
             soon(lambda: left(before, everything(controller)))
     finally:
         sandbox.stop()
