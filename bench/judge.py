@@ -42,17 +42,23 @@ GOAL = (
     "false rollbacks within alpha (Clopper-Pearson lower 99 % bound not above it) in every healthy scenario; against "
     "the tuned peers at most 5 % more bad responses in any scenario, and fewer in total"
 )
+_AT_ONCE = 1000
 _Z = (2.326, 2.6, 2.9, 3.1, 3.3, 3.5, 3.7, 3.9, 4.1, 4.4, 4.7, 5.0, 5.3)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one judge did with a scenario: rollouts; bad responses of each; median minutes to 100 %."""
+    """What one judge did with a scenario: rollouts; bad responses of each; windows until each reached 100 %."""
 
     rolled_back: int
     promoted: int
     bad: float
-    minutes: float | None
+    windows: Floats
+
+    @property
+    def minutes(self) -> float | None:
+        """Median until 100 %, of those that got there."""
+        return float(np.median(self.windows)) * WINDOW_S / 60 if len(self.windows) else None
 
 
 @dataclass
@@ -129,8 +135,24 @@ def _of_step(arms: Sequence[Drawn], known: Sequence[int], rows: Ints, steps: Int
 
 def _outcome(course: _Course) -> Outcome:
     done = course.promoted[~np.isnan(course.promoted)]
-    minutes = float(np.median(done)) * WINDOW_S / 60 if len(done) else None
-    return Outcome(int((course.step < 0).sum()), len(done), float(course.bad.mean()), minutes)
+    return Outcome(int((course.step < 0).sum()), len(done), float(course.bad.mean()), done)
+
+
+def _runs(
+    scenario: Scenario, begin: Mapping[str, Callable[[int], Judge]], rollouts: int, seed: int
+) -> dict[str, Outcome]:
+    """`run` in parts that fit a processor's cache."""
+    sizes = [min(_AT_ONCE, rollouts - first) for first in range(0, rollouts, _AT_ONCE)]
+    parts = [run(scenario, begin, size, seed + 10_000 * i)[0] for i, size in enumerate(sizes)]
+    return {
+        name: Outcome(
+            sum(part[name].rolled_back for part in parts),
+            sum(part[name].promoted for part in parts),
+            sum(part[name].bad * size for part, size in zip(parts, sizes, strict=True)) / rollouts,
+            np.concatenate([part[name].windows for part in parts]),
+        )
+        for name in begin
+    }
 
 
 def tune(rollouts: int, seed: int) -> tuple[dict[int, tuple[float, float]], float]:
@@ -207,8 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scenarios = (*HEALTHY, MARGIN, *REGRESSIONS, *OWN_CLUMPS)
     found = {}
     for number, scenario in enumerate(scenarios):
-        found[scenario.name], _ = run(scenario, begin, options.rollouts, options.seed + number)
-        print(f"{scenario.name}: {found[scenario.name][OURS]}", flush=True)
+        found[scenario.name] = _runs(scenario, begin, options.rollouts, options.seed + number)
+        print(f"{number + 1}/{len(scenarios)} {scenario.name}", flush=True)
     _tables(found, list(begin), options.rollouts)
     return _last_line(found, options.rollouts, {"limits": limits[failures], "failures": failures, "z": z})
 

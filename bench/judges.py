@@ -156,26 +156,31 @@ class MannWhitney:
         self.series[look.rows, :, :, -1] = here
         if look.window < BAKE - 1 or (look.window + 1) % (BAKE // 2):
             return go, ~go
-        series = self.series[look.rows]
+        shifts = [_shifts(self.series[look.rows, metric]) for metric in range(2)]
         if self.tried:
-            self.would.append(np.stack([self._high(series, z) for z in self.tried], axis=-1))
-        return go, self._high(series, self.z)
+            self.would.append(np.stack([_high(shifts, z) for z in self.tried], axis=-1))
+        return go, _high(shifts, self.z)
 
-    @staticmethod
-    def _high(series: Floats, z: float) -> Flags:
-        """(rows,): whether either metric is high."""
-        width = min(2 * BAKE, int((~np.isnan(series[:, 0, 1])).any(axis=0).sum()))
-        high = np.zeros(len(series), dtype=np.bool_)
-        for metric in range(2):
-            canary, stable = series[:, metric, 0, -width:], series[:, metric, 1, -width:]
-            shifts = np.sort((canary[:, :, None] - stable[:, None, :]).reshape(len(series), -1), axis=-1)
-            n, m = (np.maximum(1, (~np.isnan(arm)).sum(axis=-1)) for arm in (canary, stable))
-            # nan sort to the end: the first n * m are the shifts there are.
-            low = np.floor(n * m / 2 - min(z, 1e6) * np.sqrt(n * m * (n + m + 1) / 12)).astype(np.int64)
-            rows = np.arange(len(series))
-            estimate = np.abs(shifts[rows, (n * m) // 2])
-            high |= (low >= 0) & (shifts[rows, np.maximum(low, 0)] > 0.25 * estimate)
-        return high
+
+def _shifts(series: Floats) -> tuple[Floats, Ints, Ints]:
+    """(rows, pairs) all differences of canary and stable, sorted, and how many values each arm has."""
+    width = int((~np.isnan(series[:, 0])).any(axis=0).sum())
+    canary, stable = series[:, 0, -width:].astype(np.float32), series[:, 1, -width:].astype(np.float32)
+    pairs = (canary[:, :, None] - stable[:, None, :]).reshape(len(series), -1)
+    # nan sort to the end: the first n * m are the differences there are.
+    n, m = (np.maximum(1, (~np.isnan(arm)).sum(axis=-1)) for arm in (canary, stable))
+    return np.sort(pairs, axis=-1), n, m
+
+
+def _high(metrics: Sequence[tuple[Floats, Ints, Ints]], z: float) -> Flags:
+    """(rows,): whether any metric is high."""
+    high = np.zeros(len(metrics[0][0]), dtype=np.bool_)
+    for shifts, n, m in metrics:
+        low = np.floor(n * m / 2 - min(z, 1e6) * np.sqrt(n * m * (n + m + 1) / 12)).astype(np.int64)
+        rows = np.arange(len(shifts))
+        estimate = np.abs(shifts[rows, (n * m) // 2])
+        high |= (low >= 0) & (shifts[rows, np.maximum(low, 0)] > 0.25 * estimate)
+    return high
 
 
 def quantile(counts: Ints, q: float) -> Floats:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from kanary.judge.bets import Array
-from kanary.judge.evidence import CLASSES, LIMITS, SILENT, SPLIT, Evidence
+from kanary.judge.evidence import CLASSES, LIMITS, SILENT, SPLIT, Evidence, Portfolio
 
 PROMOTE, ROLLBACK, PAUSE, NEED_DATA = "promote", "rollback", "pause", "need data"
 KINDS = (NEED_DATA, PROMOTE, PAUSE, ROLLBACK)
@@ -73,6 +74,32 @@ def acting(evidence: Evidence) -> dict[str, npt.NDArray[np.bool_]]:
         pause.append(rejects & pauses)
     order = [list(found).index(family) for family in evidence.against]
     return {kind: np.stack([parts[i] for i in order], axis=-1) for kind, parts in ((ROLLBACK, stop), (PAUSE, pause))}
+
+
+def approved(evidence: Evidence) -> Evidence:
+    """The evidence of one rollout once a person has let pass what the judge paused for: that is judged no more.
+
+    Classes that differ are left out from then on. A split that is not the one in force is taken as it is counted, like
+    a sticky one. What was not found is judged as before.
+    """
+    found = rejected(evidence)
+    if bool(found[SPLIT]):
+        split = evidence.against[SPLIT]
+        calm = Portfolio(np.zeros_like(split.log), split.weights)
+        evidence = replace(evidence, sticky=True, against={**evidence.against, SPLIT: calm})
+    if CLASSES not in found or not bool(found[CLASSES]):
+        return evidence
+    kept = [i for i, stream in enumerate(evidence.streams) if stream.family != CLASSES]
+    return replace(
+        evidence,
+        margins=replace(evidence.margins, classes=None),
+        classes=(),
+        streams=tuple(evidence.streams[i] for i in kept),
+        tallies=evidence.tallies[..., kept, :],
+        against={name: portfolio for name, portfolio in evidence.against.items() if name != CLASSES},
+        within=Portfolio(evidence.within.log[..., kept], evidence.within.weights[..., kept, :]),
+        spread=evidence.spread[..., kept, :],
+    )
 
 
 def _excess(evidence: Evidence, family: str) -> Array:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kanary.errors import InputError
+from kanary.judge import clumps
 from kanary.judge.bets import ALIKE, WORSE, Array, gains, grow, labels, stakes
 from kanary.judge.counters import Counts
 from kanary.judge.margins import Limits, Margins
@@ -27,8 +28,6 @@ _OWED, _SILENT_ODDS = 0.5, np.array([0.25, 0.05, 1e-4])
 # The split may be off by so much (odds) before it is called broken; bets on more, and on less.
 _SPLIT_TOLERANCE, _SPLIT_ODDS = 1.1, np.array([1.15, 1.5, 4.0])
 _LIMIT_ODDS = np.array([1.3, 2.0, 5.0, 25.0])
-# So many windows' worth of belief that requests are independent; no window says more against it than this.
-_EVEN, _LARGEST = 10.0, 50.0
 # What stable's rates are thought to be before there is a window: errors are rare, of the others nothing is known.
 _RARE, _RARE_WEIGHT, _ANY, _ANY_WEIGHT = 0.005, 200.0, 0.5, 2.0
 
@@ -68,7 +67,7 @@ class Evidence:
     tallies  (..., shares, streams, 4): n, x of the canary, n, x of stable
     against  family -> what is bet against "within all margins of this family": it may be rolled back at 1 / alpha
     within   (..., streams): what is bet against "beyond the margin", one portfolio per stream, for a promotion
-    spread   (..., streams, 6): how unevenly a stream's events fell on the arms, see `clumping`
+    spread   (..., streams, 6): how unevenly its events fell on the arms, see `clumps`
     windows  how many have been counted
     """
 
@@ -165,7 +164,7 @@ def start(
         tallies=np.zeros((*rollouts, len(known), len(streams), 4)),
         against={family: _new(rollouts, number) for family, number in bets.items() if number},
         within=_new((*rollouts, len(streams)), len(ALIKE)),
-        spread=np.zeros((*rollouts, len(streams), 6)),
+        spread=np.zeros((*rollouts, len(streams), clumps.FIGURES)),
         windows=np.zeros(rollouts),
     )
 
@@ -187,7 +186,7 @@ def update(evidence: Evidence, counts: Counts, share: Any) -> Evidence:
         both = tally[..., 0] + tally[..., 2]
         expected = np.where(both > 0, tally[..., 0] / np.maximum(both, 1.0), expected)
     level, margin = levels(evidence), np.array([stream.margin for stream in evidence.streams])
-    gain = gains(tally, stakes(level, expected, margin, worse=True)) / clumping(evidence)[..., None]
+    gain = gains(tally, stakes(level, expected, margin, worse=True)) / clumps.effect(evidence.spread)[..., None]
     restart = 1.0 / (evidence.windows + _RESTARTS)
     row = np.abs(np.array(evidence.shares) - split[..., None]) < 1e-9
     return replace(
@@ -195,7 +194,7 @@ def update(evidence: Evidence, counts: Counts, share: Any) -> Evidence:
         tallies=evidence.tallies + row[..., None, None] * tally[..., None, :, :],
         against=_against(evidence, tally, split, gain, level, restart),
         within=_within(evidence, tally, expected, level, margin, restart),
-        spread=_spread(evidence, tally),
+        spread=clumps.after(evidence.spread, tally),
         windows=evidence.windows + 1.0,
     )
 
@@ -206,42 +205,6 @@ def levels(evidence: Evidence) -> Array:
     rare = np.array([stream.family == ERRORS for stream in evidence.streams])
     weight = np.where(rare, _RARE_WEIGHT, _ANY_WEIGHT)
     return np.asarray((x + weight * np.where(rare, _RARE, _ANY)) / (n + weight))
-
-
-def clumping(evidence: Evidence) -> Array:
-    """(..., streams), 1 or more: by how much more events differ between the arms than independent requests would.
-
-    The design effect (Kish 1965), from the windows so far. Gains are divided by it: a bet's capital to the power of
-    1 / effect is still a fair bet, and one that stands failures which come in clumps in one arm only.
-    """
-    squares, number = evidence.spread[..., 0], evidence.spread[..., 1]
-    effect = (_EVEN + squares) / (_EVEN + number)
-    return np.asarray(np.maximum(1.0, effect - np.sqrt(2 / (_EVEN + number))))
-
-
-def _spread(evidence: Evidence, tally: Array) -> Array:
-    """(..., streams, 6) after one window: squares, number, weighted difference of the arms, weight; last difference
-    and its squared standard error (0 before there is one).
-
-    Squares are of the change of the difference since the window before, in standard errors of independent requests:
-    a canary that is simply worse, and a burst that hits both arms, change nothing. A canary that turns bad shows once.
-    """
-    n_c, x_c, n_s, x_s = np.moveaxis(tally, -1, 0)
-    squares, number, gaps, weights, last, before = np.moveaxis(evidence.spread, -1, 0)
-    n, x = np.maximum(n_c + n_s, 1.0), x_c + x_s
-    told = (n_c > 0) & (n_s > 0) & (x > 0) & (x < n)
-    weight = n_c * n_s / n
-    gap = x_c / np.maximum(n_c, 1.0) - x_s / np.maximum(n_s, 1.0)
-    usual = (gaps + weight * gap) / np.maximum(weights + weight, 1e-9)
-    # Both arms' events together, and the usual difference, tell what each arm's rate was in this window.
-    least = 0.1 * x / n
-    stable = np.clip((x - n_c * usual) / n, least, 1 - least)
-    canary = np.clip(stable + usual, least, 1 - least)
-    error = canary * (1 - canary) / np.maximum(n_c, 1.0) + stable * (1 - stable) / np.maximum(n_s, 1.0)
-    square = np.minimum((gap - last) ** 2 / np.maximum(error + before, 1e-12), _LARGEST)
-    paired = before > 0
-    after = [squares + square * paired, number + paired, gaps + weight * gap, weights + weight, gap, error]
-    return np.where(told[..., None], np.stack(after, axis=-1), evidence.spread)
 
 
 def _against(
@@ -268,7 +231,7 @@ def _against(
 def _within(
     evidence: Evidence, tally: Array, expected: Array, level: Array, margin: Array, restart: Array
 ) -> Portfolio:
-    gained = gains(tally, stakes(level, expected, margin, worse=False)) / clumping(evidence)[..., None]
+    gained = gains(tally, stakes(level, expected, margin, worse=False)) / clumps.effect(evidence.spread)[..., None]
     portfolio = evidence.within
     return Portfolio(*grow(portfolio.log, portfolio.weights, gained, _prior(gained, None), restart[..., None]))
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kanary.judge.decide import KINDS, NEED_DATA, PAUSE, PROMOTE, ROLLBACK, decide, rejected
+from kanary.judge.decide import KINDS, NEED_DATA, PAUSE, PROMOTE, ROLLBACK, approved, decide, rejected
 from kanary.judge.evidence import Evidence
 from kanary.judge.forecast import Needs, needs
 from kanary.judge.reasons import Quantile, Reason, Test, quantiles, reasons_of, tests_of
@@ -15,7 +15,7 @@ from kanary.judge.sentences import notes, sentence
 
 __all__ = [
     "KINDS", "NEED_DATA", "PAUSE", "PROMOTE", "ROLLBACK",
-    "Needs", "Quantile", "Reason", "Test", "Verdict", "decide", "rejected", "verdict",
+    "Needs", "Quantile", "Reason", "Test", "Verdict", "approved", "decide", "rejected", "verdict",
 ]  # fmt: skip
 
 
