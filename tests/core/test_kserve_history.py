@@ -10,7 +10,7 @@ import pytest
 
 from kanary import manifests, release
 from kanary.errors import InputError, KanaryError
-from kanary.kserve import deploy, history, models, readiness, rollback, steer
+from kanary.kserve import deploy, history, models, readiness, rollback, steer, store
 from kanary.kserve.models import Found
 from kanary.kserve.readiness import Readiness
 from kanary.release import Release
@@ -150,7 +150,7 @@ def test_a_release_that_is_not_there_ambiguous_or_denied_is_refused() -> None:
         back(cluster, "v3")
     twin = release.Release("v1", "", "sha256:twin", {})
     cluster_state = release.record(cluster.state, twin)
-    cluster.send(deploy.store.write(cluster_state, "m", NAMESPACE))
+    cluster.send(store.write(cluster_state, "m", NAMESPACE))
     with pytest.raises(InputError, match="'v1' is more than one release of ns/m: sha256:twin, sha256:1"):
         back(cluster, "v1")
 
@@ -207,7 +207,7 @@ def test_before_a_promotion_the_way_back_is_a_cold_start_of_known_length(kind: t
     cluster = kind()
     deployed(cluster, 1)
     deployed(cluster, 2, 50)
-    cluster.send(deploy.store.write(release.amend(cluster.state, digest(1), seconds=42.0), "m", NAMESPACE))
+    cluster.send(store.write(release.amend(cluster.state, digest(1), seconds=42.0), "m", NAMESPACE))
     found = ready(cluster)
     assert (found.ok, found.target, found.cold, found.seconds) == (True, "v1", True, 42.0)
     assert "some 42 s" in "; ".join(finding.said for finding in found.findings)
@@ -237,7 +237,7 @@ def test_a_content_that_nobody_recorded_is_no_way_back() -> None:
     deployed(cluster, 1)
     deployed(cluster, 2, 50)
     state = cluster.state
-    cluster.send(deploy.store.write(replace(state, history=state.history[1:]), "m", NAMESPACE))
+    cluster.send(store.write(replace(state, history=state.history[1:]), "m", NAMESPACE))
     judged = ready(cluster)
     assert (judged.ok, judged.target) == (False, "")
     assert "nobody recorded the content" in judged.findings[0].said
