@@ -34,8 +34,20 @@ def keep_evidence(name: str, namespace: str, record: Record, uri: str, sha256: s
         return records.put(state, replace(kept, evidence_uri=uri, sha256=sha256))
 
     yield from store.change(name, namespace, decide)
+    yield from conclude(name, namespace, record, uri, sha256)
+
+
+def conclude(name: str, namespace: str, record: Record, uri: str = "", sha256: str = "") -> Act[None]:
+    """Notes in the release history how the rollout ended; what an operator has made of the release meanwhile stays."""
+    (answer,) = yield k8s.Together((store.reads(name, namespace)[1],))
+    known = release.newest(release.parse(store.unpack(answer)), record.digest)
+    if known is None:
+        return  # more releases than are remembered have come since
     verdict = {records.PROMOTED: release.PROMOTED, records.ROLLED_BACK: release.ROLLED_BACK}.get(record.outcome)
-    yield from history.conclude(name, namespace, record.digest, verdict or release.HELD, uri, sha256)
+    if verdict is None:
+        verdict = release.HELD if known.verdict == release.CANARY else known.verdict
+    if verdict in history.VERDICTS:
+        yield from history.conclude(name, namespace, record.digest, verdict, uri, sha256)
 
 
 def pause(name: str, namespace: str, why: str, now: float, dry: bool = False) -> Act[Record]:

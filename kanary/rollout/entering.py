@@ -44,12 +44,8 @@ def enter(target: Target, policy: Policy, clock: Clock) -> Act[tuple[Record, Tok
     if known is not None and known.outcome and target.run_id and known.run_id == target.run_id:
         return known, Token(state.epoch, "")  # a retry of what is over changes nothing, whoever has acted since
     mine = known is not None and target.run_id in ("", known.run_id)
-    if (
-        known is not None
-        and mine
-        and not known.outcome
-        and (known.digest == digest or known.phase == records.ROLLING_BACK)
-    ):
+    about = known is not None and (known.digest == digest or known.phase == records.ROLLING_BACK)
+    if known is not None and mine and about and not known.outcome:
         record = known
     else:
         record = _new(service, state, known, target, policy, me, clock())
@@ -86,7 +82,7 @@ def _new(
         digest=digest,
         canary=status.canary,
         stable=status.stable,
-        policy=policy.as_json(),
+        policy=policy.as_kept(),
         stable_version=found.version if found else "",
         run_id=target.run_id,
         who=me,
@@ -99,7 +95,7 @@ def _new(
     if known is None or known.digest != digest or known.outcome != records.HELD or known.canary != record.canary:
         return records.told(record, record.started, f"begun by {me}")
     # What was found out counts on: the error rates hold for the whole rollout, however often it is taken up again.
-    same = known.evidence.get("margins") if known.policy.get("margins") == record.policy["margins"] else None
+    same = known.evidence.get("margins") if known.policy.get("margins") == record.policy.get("margins") else None
     if same is not None:
         record = replace(
             record,

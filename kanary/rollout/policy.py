@@ -61,7 +61,7 @@ class Policy:
     steps: tuple[int, ...] = (5, 25, 50, 95, PROMOTION)
     bake: Bake = field(default_factory=Bake)
     deadline: float = 3600.0  # a step that lasts longer, whatever it waits for, is held
-    interval: float = 15.0  # between two looks
+    interval: float = 15.0  # between two looks; at most 30, so that the Lease is kept
     ready_timeout: float = 600.0  # until the canary is ready
     failing_patience: float = 30.0  # a canary that was ready and is not any more
     approve: tuple[int, ...] = ()  # before these steps a person must have said yes
@@ -74,6 +74,12 @@ class Policy:
     def as_json(self) -> dict[str, Any]:
         """The policy as plain JSON types, every default written out. `parse` reads it again."""
         found: dict[str, Any] = reading.plain(dataclasses.asdict(self))
+        return found
+
+    def as_kept(self) -> dict[str, Any]:
+        """As `as_json`, for others' eyes: headers may hold credentials, and are left out but for their names."""
+        found = self.as_json()
+        found["prometheus"]["headers"] = dict.fromkeys(self.prometheus.headers, "(left out)")
         return found
 
 
@@ -102,7 +108,7 @@ _FIELDS: dict[str, Any] = {
     "steps": Field(reading.steps, f"at least two whole percentages, rising from 1, the last of them {PROMOTION}"),
     "bake": (Bake, {"seconds": _SECONDS, "requests": _COUNT}),
     "deadline": _TIME,
-    "interval": _TIME,
+    "interval": Field(reading.interval, "seconds above 0 and at most 30, or such as 15s"),
     "ready_timeout": _TIME,
     "failing_patience": _SECONDS,
     "approve": Field(reading.approvals, f"steps of the policy, `{reading.BEFORE_PROMOTION}`, or a list of them"),

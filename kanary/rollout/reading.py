@@ -99,6 +99,14 @@ def positive_duration(raw: Any) -> float:
     return value
 
 
+def interval(raw: Any) -> float:
+    """Seconds above 0, at most 30."""
+    value = positive_duration(raw)
+    if value > 30:
+        raise ValueError
+    return value
+
+
 def count(raw: Any) -> int:
     """A whole number of at least 0. KFP hands every number on as a float."""
     value = number(raw)

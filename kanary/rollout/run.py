@@ -21,7 +21,7 @@ from kanary.kserve.status import ServiceStatus, service_status
 from kanary.kserve.store import Token
 from kanary.kubernetes import Act
 from kanary.release import State
-from kanary.rollout import judging, machine, observe
+from kanary.rollout import acts, judging, machine, observe
 from kanary.rollout import policy as policies
 from kanary.rollout import record as records
 from kanary.rollout.entering import Target, enter
@@ -176,9 +176,9 @@ class _Run:
             return self._conclude(record, records.HELD, action.why)
         if action.kind == machine.DONE:
             return self._conclude(record, records.PROMOTED, action.why)
-        acts = {machine.SET: self._set, machine.PROMOTE: self._promote, machine.ROLL_BACK: self._roll_back}
+        steps = {machine.SET: self._set, machine.PROMOTE: self._promote, machine.ROLL_BACK: self._roll_back}
         try:
-            return acts[action.kind](record, status, action)
+            return steps[action.kind](record, status, action)
         except (ApiError, Held):
             raise
         except KanaryError as error:
@@ -247,7 +247,9 @@ class _Run:
             record = replace(record, phase=records.ROLLING_BACK, why=action.why, waits="")
             record = self._keep(self._tell(record, f"rollback: {action.why}"))
         name, namespace = self.target.service, self.target.namespace
-        done = self.api.call(brake.rollback(name, namespace, action.why, token=self.token, clock=self.clock))
+        # What never got ready may be the cluster's fault: only what has answered badly is denied.
+        deny, token = bool(record.steps), self.token
+        done = self.api.call(brake.rollback(name, namespace, action.why, token=token, deny=deny, clock=self.clock))
         if done.outcome == "held":
             return self._conclude(record, records.HELD, f"rolled back, but {done.why}; it began because {action.why}")
         return self._conclude(record, records.ROLLED_BACK, action.why)
@@ -303,7 +305,9 @@ class _Run:
         record = replace(record, outcome=outcome, why=why, ended=when, phase=records.OVER, steps=steps, waits="")
         record = self._tell(record, f"{outcome}: {why}")
         try:
-            return self._keep(record, epoch)
+            kept = self._keep(record, epoch)
+            self.api.call(acts.conclude(self.target.service, self.target.namespace, kept))
+            return kept
         except Held as held:
             if epoch is None:  # the record is gone: there is nowhere to write it any more
                 return record

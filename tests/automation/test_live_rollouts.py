@@ -91,6 +91,9 @@ def test_people_steer_a_rollout_that_runs_from_the_command_line(live: Live, proj
             wait_for(lambda: "has paused it: a talk" in (live.record() or Empty).waits, "the pause is heard", 60)
             assert "paused it: a talk" in sandbox.run("status", name).stdout
             assert live.service.status().effective == 50
+            planned = sandbox.answer("plan", name, "--project", project)
+            assert planned["rate"] > 1
+            assert [step["share"] for step in planned["steps"]] == [0.5]
             sandbox.answer("resume", name)
             approval = "approval of the promotion"
             wait_for(lambda: (live.record() or Empty).waits == approval, "it waits for its approval", 120)

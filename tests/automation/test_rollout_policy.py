@@ -30,6 +30,12 @@ def test_a_policy_survives_its_json() -> None:
     assert parse(json.loads(json.dumps(policy.as_json()))) == policy
 
 
+def test_what_is_kept_of_a_policy_has_no_credentials() -> None:
+    policy = parse({"prometheus": {"headers": {"Authorization": "Bearer secret"}}})
+    assert "secret" not in json.dumps(policy.as_kept())
+    assert parse(policy.as_kept()).prometheus.headers.keys() == {"Authorization"}
+
+
 @pytest.mark.parametrize(
     ("section", "said", "hint"),
     [
@@ -44,6 +50,7 @@ def test_a_policy_survives_its_json() -> None:
         ({"bake": 300}, "rollout.bake is 300", "seconds, requests"),
         ({"deadline": 60, "bake": {"seconds": 60}}, "rollout.deadline is 60 s", "longer than bake.seconds"),
         ({"interval": 0}, "rollout.interval is 0", "above 0"),
+        ({"interval": 60}, "rollout.interval is 60", "at most 30"),
         ({"interval": True}, "rollout.interval is True", "above 0"),
         ({"interval": float("nan")}, "rollout.interval is nan", "above 0"),
         ({"approve": [30]}, "rollout.approve names 30", "Its steps are 5, 25, 50, 95, 100"),
