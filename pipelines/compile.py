@@ -92,9 +92,9 @@ def write(name: str, resources: Resources, path: Path) -> None:
     from pipelines.rollout import rolling_out
     from pipelines.training import training
 
-    pipeline = training(resources) if name == "training" else rolling_out()
     beside = path.with_name(f".{name}.{os.getpid()}.yaml")
     try:
+        pipeline = training(resources) if name == "training" else rolling_out()
         compiler.Compiler().compile(pipeline, str(beside))
         verify(beside)
         os.replace(beside, path)
