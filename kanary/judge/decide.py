@@ -80,13 +80,13 @@ def approved(evidence: Evidence) -> Evidence:
     """The evidence of one rollout once a person has let pass what the judge paused for: that is judged no more.
 
     Classes that differ are left out from then on. A split that is not the one in force is taken as it is counted, like
-    a sticky one. What was not found is judged as before.
+    a sticky one, and the comparison begins anew. What was not found is judged as before.
     """
     found = rejected(evidence)
     if bool(found[SPLIT]):
-        split = evidence.against[SPLIT]
-        calm = Portfolio(np.zeros_like(split.log), split.weights)
-        evidence = replace(evidence, sticky=True, against={**evidence.against, SPLIT: calm})
+        # What was won by a split that was not there counts no more; limits never looked at it.
+        against = {n: p if n == LIMITS else _emptied(p) for n, p in evidence.against.items()}
+        evidence = replace(evidence, sticky=True, against=against, within=_emptied(evidence.within))
     if CLASSES not in found or not bool(found[CLASSES]):
         return evidence
     kept = [i for i, stream in enumerate(evidence.streams) if stream.family != CLASSES]
@@ -100,6 +100,10 @@ def approved(evidence: Evidence) -> Evidence:
         within=Portfolio(evidence.within.log[..., kept], evidence.within.weights[..., kept, :]),
         spread=evidence.spread[..., kept, :],
     )
+
+
+def _emptied(portfolio: Portfolio) -> Portfolio:
+    return replace(portfolio, log=np.zeros_like(portfolio.log))
 
 
 def _excess(evidence: Evidence, family: str) -> Array:

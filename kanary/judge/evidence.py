@@ -120,6 +120,8 @@ class Evidence:
             )
             return replace(
                 empty,
+                # In the order in which they came: the rows of the tallies.
+                shares=tuple(float(share) for share in document["shares"]),
                 tallies=_like(empty.tallies, document["tallies"]),
                 against={name: _read(part, document["against"][name]) for name, part in empty.against.items()},
                 within=_read(empty.within, document["within"]),

@@ -11,7 +11,7 @@ from kanary.judge.counters import Arm, Counts
 from kanary.judge.evidence import Evidence, update
 
 # A busy machine may stop for seconds: how long an example takes says nothing.
-unhurried = settings(deadline=None)
+unhurried = settings(deadline=None, max_examples=40)
 EDGES = (10.0, 25.0, 50.0, 100.0, 250.0)
 
 
