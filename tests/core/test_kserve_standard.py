@@ -1,7 +1,9 @@
-"""Standard mode, trap by trap. Each trap of both modes, and the tests that hold it, stand in docs/kserve-traps.md."""
+"""Standard mode, trap by trap. Which test holds which trap of both modes stands in kanary/kserve/README.md."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -342,3 +344,12 @@ def test_nothing_of_the_services_own_annotations_or_labels_is_ever_written() -> 
     bodies = [r.body for r in cluster.sent if r.method == "PATCH"]
     assert bodies
     assert all(set(body["metadata"]) == {"resourceVersion"} for body in bodies)
+
+
+def test_every_trap_that_the_readme_names_has_the_test_that_it_names() -> None:
+    root = Path(__file__).parents[2]
+    readme = (root / "kanary" / "kserve" / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", readme.partition("## Traps")[2]))
+    tests = "".join(path.read_text(encoding="utf-8") for path in (root / "tests" / "core").glob("test_*.py"))
+    assert len(named) > 30
+    assert not {name for name in named if f"def {name}(" not in tests}

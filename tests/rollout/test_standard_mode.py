@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,11 +33,11 @@ def standard(empty: Service) -> Run:
 
 
 @pytest.fixture
-def beside(standard: Run, empty: Service, models: Models) -> Iterator[Service]:
+def beside(standard: Run, empty: Service, models: Models) -> Service:
     """A service in Standard mode with v1 stable, and v2 as its canary at half of the traffic."""
     assert standard(models.v1).revision == f"{empty.name}-predictor"
     assert standard(models.v2, 50, mode="").percent == 50
-    yield empty
+    return empty
 
 
 def answered(service: Service, count: int = 60) -> Counter[str]:
@@ -123,7 +123,7 @@ def test_a_canary_that_cannot_load_says_why_and_leaves_stable_everything(
     document = manifests.inference_service(empty.name, NAMESPACE, broken.as_uri(), "v9", "sha256:9", mode="Standard")
     with empty.sandbox.api() as api:
         started = api.call(rollout.start_canary(document, run_id="r9"))
-        with pytest.raises(KanaryError, match="v9 .* is not ready") as told:
+        with pytest.raises(KanaryError, match=r"v9 .* is not ready") as told:
             api.call(rollout.wait_ready(started, deadline=60.0, patience=3.0))
         assert "not ready after" not in told.value.message, "it knows better than that time is up"
         api.call(rollout.finish(started))
