@@ -39,7 +39,7 @@ POLICY: dict[str, Any] = {
     "steps": [50, 100],
     "bake": {"seconds": 3, "requests": 100},
     "interval": 1,
-    "deadline": 240,
+    "deadline": 500,
     "ready_timeout": 20,
     "failing_patience": 5,
     # A server that has just started on a busy machine is silent for a while.
@@ -126,15 +126,17 @@ class Live:
             finally:
                 api.call(deploy.finish(started))
 
-    def deploy_bad(self, kind: str, seed: int) -> None:
-        """A canary with that fault."""
+    def deploy_bad(self, kind: str, seed: int, fails: float = 0.02) -> None:
+        """A canary with that fault; `fails`: the share of its requests, where that is the fault."""
         v2 = self.releases.v2
         if kind == "one class":
             self.deploy(self.releases.one_class)
         elif kind == "never starts":
             self.deploy(dataclasses.replace(v2, uri=(v2.path.parent / "nowhere").as_uri()), ready=False)
         else:
-            self.deploy(v2, {"fails": f"fails:0.02:{seed}", "slow": "slow:0.06", "crashes": f"crash:{40 + seed}"}[kind])
+            self.deploy(
+                v2, {"fails": f"fails:{fails}:{seed}", "slow": "slow:0.06", "crashes": f"crash:{40 + seed}"}[kind]
+            )
 
     def prometheus(self, policy: Policy) -> Prometheus:
         url = self.service.sandbox.endpoints["prometheus"]["url"]

@@ -16,7 +16,7 @@ from tests.automation.conftest import NewService
 from tests.automation.rig import FAULTS, MODES, POLICY, RATE, Live, blame, exposed, logged
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.sandbox
+pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(900)]
 
 
 def test_good_canaries_end_at_100_percent_and_cost_no_request(new_service: NewService) -> None:
@@ -25,7 +25,7 @@ def test_good_canaries_end_at_100_percent_and_cost_no_request(new_service: NewSe
     def one(live: Live) -> None:
         with live.service.traffic(RATE / len(MODES)) as traffic:
             live.deploy(live.releases.v2)
-            record = live.roll_out()
+            record = live.roll_out(POLICY | {"margins": {"errors": 0.02, "latency": 0.2, "classes": 0.3}})
             summary = traffic.stop()
         assert record.outcome == records.PROMOTED, record.why
         assert summary.failed == 0, summary.reasons
@@ -39,6 +39,7 @@ def test_good_canaries_end_at_100_percent_and_cost_no_request(new_service: NewSe
 
 def test_bad_canaries_are_taken_back_within_the_requests_that_plan_announced(new_service: NewService) -> None:
     services = {kind: new_service(mode) for kind, mode in zip(FAULTS, itertools.cycle(MODES), strict=False)}
+    # A tenth fails, and N is announced for two in a hundred: the soak tries these, and chance decides nothing here.
     # What plan announces depends on what stable does, and that is the same everywhere.
     planned = services["fails"]
     with planned.service.traffic(RATE) as traffic:
@@ -49,7 +50,7 @@ def test_bad_canaries_are_taken_back_within_the_requests_that_plan_announced(new
         live = services[kind]
         # The fault that takes thousands of requests to find gets most of them.
         with live.service.traffic(RATE / 2 if kind == "fails" else RATE / 8) as traffic:
-            live.deploy_bad(kind, seed=1)
+            live.deploy_bad(kind, seed=1, fails=0.1)
             record = live.roll_out()
             sent = traffic.stop().requests
         assert record.outcome == records.ROLLED_BACK, (kind, record.why)
@@ -66,7 +67,7 @@ def test_bad_canaries_are_taken_back_within_the_requests_that_plan_announced(new
 
 
 # Wide enough for a few hundred requests, where the verdict is not what is tried.
-WIDE = POLICY | {"margins": {"errors": 0.1, "latency": 0.3, "classes": 0.4}, "deadline": 200, "approve": ["promotion"]}
+WIDE = POLICY | {"margins": {"errors": 0.1, "latency": 0.3, "classes": 0.4}, "approve": ["promotion"]}
 
 
 @pytest.fixture
