@@ -107,6 +107,7 @@ def _without_classes(known: Evidence) -> Evidence:
         tallies=known.tallies[..., kept, :],
         against={name: part for name, part in known.against.items() if name != CLASSES},
         within=Portfolio(known.within.log[..., kept], known.within.weights[..., kept, :]),
+        spread=known.spread[..., kept, :],
     )
 
 

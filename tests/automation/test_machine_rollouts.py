@@ -402,6 +402,22 @@ def test_other_classes_wait_for_a_person_who_may_let_them_pass(world: World) -> 
     assert "pause" in "".join(event.text for event in record.log)
 
 
+def test_a_split_that_is_not_what_was_asked_waits_for_a_person_who_may_take_it_as_it_is(world: World) -> None:
+    world.skew = 2.0
+
+    def approve() -> None:
+        if not world.record.waits.startswith("a person must look"):
+            world.at_look = approve
+        else:
+            assert "not split as it should be" in world.record.sentence
+            world.run(acts.approve("m", NAMESPACE, "clients stick to a revision", world.now))
+
+    world.at_look = approve
+    record = world.roll_out()
+    assert record.outcome == records.PROMOTED, record.why
+    assert record.evidence["sticky"]
+
+
 def test_nothing_can_be_said_where_nothing_is_under_way(world: World) -> None:
     for act in (acts.pause, acts.resume, acts.approve):
         with pytest.raises(KanaryError, match="No rollout of ns/m is under way: none has been"):

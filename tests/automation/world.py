@@ -56,12 +56,14 @@ class World(Cluster):
     counters: dict[str, dict[str, int]] = field(default_factory=dict)
     counted: float = 0.0
     up: bool = True  # Prometheus
+    skew: float = 1.0  # so many times its share is what the canary gets
     scraped_every: float = 0.0  # seconds; 0: at each look
     scraped: tuple[float, dict[str, dict[str, int]]] = (0.0, {})
     at_look: Callable[[], None] | None = None
     sent_to: dict[str, int] = field(default_factory=dict)
     calls: int = 0
     pid: int = 2**22  # the first that no process can have
+    stable: str = "01"
     die_after: int | None = None  # calls of the API, all acts together
 
     def __post_init__(self) -> None:
@@ -163,7 +165,8 @@ class World(Cluster):
             zeros = dict.fromkeys(("requests", "errors", "yes", "no", *map(str, EDGES)), 0)
             self.counters.setdefault(name, zeros)
         for _ in range(round(seconds * self.rate) if split else 0):
-            number = self.random.choices(list(split), list(split.values()))[0]
+            weights = [part * (self.skew if number != self.stable else 1.0) for number, part in split.items()]
+            number = self.random.choices(list(split), weights)[0]
             self._one(names[number], self.models.get(number, Model()))
 
     def _one(self, name: str, model: Model) -> None:
