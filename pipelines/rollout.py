@@ -22,6 +22,7 @@ def rolling_out() -> base_component.BaseComponent:
         namespace: str = "",
         digest: str = "",
         policy: dict = {},  # type: ignore[type-arg]  # noqa: B006  # kfp knows the bare type only
+        mode: str = "",
         ready_timeout_s: int = 600,
     ) -> None:
         fetched = fetch(release_uri=release_uri, digest=digest).set_caching_options(False)
@@ -30,6 +31,7 @@ def rolling_out() -> base_component.BaseComponent:
             service=service,
             namespace=namespace,
             canary_percent=0,
+            mode=mode,
             ready_timeout_s=ready_timeout_s,
             run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         ).set_caching_options(False)
