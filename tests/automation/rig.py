@@ -122,7 +122,7 @@ class Live:
             started = api.call(start_canary(manifest, run_id=run_id))
             try:
                 if ready:
-                    api.call(wait_ready(started, deadline=90))
+                    api.call(wait_ready(started, deadline=180))
             finally:
                 api.call(deploy.finish(started))
 

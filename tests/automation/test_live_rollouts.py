@@ -43,7 +43,7 @@ def test_bad_canaries_are_taken_back_within_the_requests_that_plan_announced(new
     # What plan announces depends on what stable does, and that is the same everywhere.
     planned = services["fails"]
     with planned.service.traffic(RATE) as traffic:
-        wait_for(lambda: traffic.summary().requests > RATE, "stable has traffic to plan from", 60)
+        wait_for(lambda: traffic.summary().requests > RATE, "stable has traffic to plan from", 120)
         announced = planned.plan().within
 
     def one(kind: str) -> None:
@@ -85,11 +85,11 @@ def test_people_steer_a_rollout_that_runs_from_the_command_line(live: Live, proj
     with live.service.traffic(60):
         running = sandbox.start("rollout", name, "--project", project, "--evidence", str(evidence))
         try:
-            wait_for(lambda: (live.record() or Empty).phase == records.BAKING, "the first step is in force", 60)
+            wait_for(lambda: (live.record() or Empty).phase == records.BAKING, "the first step is in force", 120)
             assert sandbox.answer("pause", name, "--reason", "a talk", "--dry-run")["paused"]
             assert sandbox.answer("status", name)["rollout"]["paused"] is None
             sandbox.answer("pause", name, "--reason", "a talk")
-            wait_for(lambda: "has paused it: a talk" in (live.record() or Empty).waits, "the pause is heard", 60)
+            wait_for(lambda: "has paused it: a talk" in (live.record() or Empty).waits, "the pause is heard", 120)
             assert "paused it: a talk" in sandbox.run("status", name).stdout
             assert live.service.status().effective == 50
             planned = sandbox.answer("plan", name, "--project", project)
@@ -97,11 +97,11 @@ def test_people_steer_a_rollout_that_runs_from_the_command_line(live: Live, proj
             assert [step["share"] for step in planned["steps"]] == [0.5]
             sandbox.answer("resume", name)
             approval = "approval of the promotion"
-            wait_for(lambda: (live.record() or Empty).waits == approval, "it waits for its approval", 120)
+            wait_for(lambda: (live.record() or Empty).waits == approval, "it waits for its approval", 300)
             refused = sandbox.run("approve", name, "--step", "50")
             assert (refused.returncode, "asks nobody before 50 %" in refused.stderr) == (2, True)
             sandbox.answer("approve", name, "--reason", "looks well")
-            said, problems = running.communicate(timeout=120)
+            said, problems = running.communicate(timeout=300)
         finally:
             if running.poll() is None:
                 running.kill()
@@ -121,16 +121,16 @@ def test_an_operator_s_rollback_in_the_middle_wins_and_a_killed_rollout_goes_on(
     live.deploy(live.releases.v2)
     with live.service.traffic(60) as traffic:
         killed = sandbox.start("rollout", name, "--project", project)
-        wait_for(lambda: (live.record() or Empty).phase == records.BAKING, "the first step is in force", 60)
+        wait_for(lambda: (live.record() or Empty).phase == records.BAKING, "the first step is in force", 120)
         killed.kill()
         killed.communicate()
         begun = live.record()
         assert begun is not None
         running = sandbox.start("rollout", name, "--project", project, "--json")
         approval = "approval of the promotion"
-        wait_for(lambda: (live.record() or Empty).waits == approval, "it goes on where it was", 120)
+        wait_for(lambda: (live.record() or Empty).waits == approval, "it goes on where it was", 300)
         done = sandbox.answer("rollback", name, "--reason", "not today")
-        said, problems = running.communicate(timeout=120)
+        said, problems = running.communicate(timeout=300)
         summary = traffic.stop()
     assert running.returncode == 4, said + problems
     document = json.loads(said)
