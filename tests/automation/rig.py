@@ -40,13 +40,15 @@ POLICY: dict[str, Any] = {
     "bake": {"seconds": 3, "requests": 100},
     "interval": 1,
     "deadline": 500,
-    "ready_timeout": 20,
-    "failing_patience": 5,
+    "ready_timeout": 120,
+    # A probe that a busy machine holds up must not pass for a canary that fails.
+    "failing_patience": 60,
     # A server that has just started on a busy machine is silent for a while.
     "warm_up": {"seconds": WARM},
     "watch": {"seconds": 3},
     "margins": {"errors": 0.005, "latency": 0.1, "classes": 0.2, "on_classes": "rollback"},
 }
+NEVER_READY = POLICY | {"failing_patience": 5}
 MODES = (manifests.KNATIVE, manifests.STANDARD)
 FAULTS = ("fails", "slow", "one class", "crashes", "never starts")
 

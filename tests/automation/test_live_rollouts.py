@@ -13,7 +13,7 @@ import pytest
 
 from kanary.rollout import record as records
 from tests.automation.conftest import NewService
-from tests.automation.rig import FAULTS, MODES, POLICY, RATE, Live, blame, exposed, logged
+from tests.automation.rig import FAULTS, MODES, NEVER_READY, POLICY, RATE, Live, blame, exposed, logged
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(900)]
@@ -51,7 +51,7 @@ def test_bad_canaries_are_taken_back_within_the_requests_that_plan_announced(new
         # The fault that takes thousands of requests to find gets most of them.
         with live.service.traffic(RATE / 2 if kind == "fails" else RATE / 8) as traffic:
             live.deploy_bad(kind, seed=1, fails=0.1)
-            record = live.roll_out()
+            record = live.roll_out(NEVER_READY if kind == "never starts" else POLICY)
             sent = traffic.stop().requests
         assert record.outcome == records.ROLLED_BACK, (kind, record.why)
         logged(live.service.sandbox, live.name, sent)

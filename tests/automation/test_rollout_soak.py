@@ -17,7 +17,20 @@ import pytest
 
 from kanary.rollout import record as records
 from kanary.rollout.record import Record
-from tests.automation.rig import FAULTS, MODES, POLICY, RATE, WARM, Live, Releases, blame, exposed, gone, logged
+from tests.automation.rig import (
+    FAULTS,
+    MODES,
+    NEVER_READY,
+    POLICY,
+    RATE,
+    WARM,
+    Live,
+    Releases,
+    blame,
+    exposed,
+    gone,
+    logged,
+)
 from tests.rollout.rig import Sandbox, Service
 from tests.waiting import wait_for
 
@@ -79,7 +92,7 @@ def figures(live: Live, kind: str, seed: int, announced: float) -> dict[str, Any
             live.deploy(live.releases.v2)
         else:
             live.deploy_bad(kind, seed)
-        record = live.roll_out(PATIENT)
+        record = live.roll_out(PATIENT | NEVER_READY if kind == "never starts" else PATIENT)
         sent = traffic.stop().requests
     logged(live.service.sandbox, live.name, sent)
     blamed = blame(live.service.sandbox, live.name, record.canary)
