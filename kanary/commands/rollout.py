@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kanary import kubernetes
 from kanary.config import Config
 from kanary.errors import KanaryError
-from kanary.kserve import decide, steer
+from kanary.kserve import decide, models, steer
 from kanary.kserve import readiness as way_back
 from kanary.kserve import rollback as brake
 from kanary.kserve.readiness import Readiness
@@ -39,7 +39,7 @@ def _status(given: argparse.Namespace, config: Config) -> int:
             found = api.call(steer.status(given.service, namespace))
             record = api.call(acts.current(given.service, namespace))
             if given.json:
-                back = asdict(api.call(way_back.readiness(given.service, namespace)))
+                back = asdict(api.call(way_back.readiness(given.service, namespace, look=models.glance)))
                 told = brief.summary(record) if record is not None else None
                 print(json.dumps(as_json(found) | {"readiness": back, "rollout": told}, indent=2))
             else:

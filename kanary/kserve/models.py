@@ -35,29 +35,47 @@ def look(release: Release) -> Found:
     file:// paths are read in full, http(s):// is asked with HEAD; other schemes need credentials that Kanary does not
     hold. Nothing says whether the model server's image can still be pulled.
     """
+    return _look(release, whole=True)
+
+
+def glance(release: Release) -> Found:
+    """As look, but of files only their description is read: fit for something that is asked again and again."""
+    return _look(release, whole=False)
+
+
+def _look(release: Release, whole: bool) -> Found:
     uri = release.storage_uri
     if not uri:
         return _unknown("it is a container of its own, with no model URI; its image cannot be checked from here")
     scheme = uri.partition("://")[0] if "://" in uri else "file"
     if scheme == "file":
-        return _folder(Path(unquote(urlsplit(uri).path) if "://" in uri else uri), release.digest)
+        return _folder(Path(unquote(urlsplit(uri).path) if "://" in uri else uri), release.digest, whole)
     if scheme in ("http", "https"):
         return _http(uri)
     return _unknown(f"{uri} cannot be checked from here ({scheme}://)")
 
 
-def _folder(path: Path, digest: str) -> Found:
+def _folder(path: Path, digest: str, whole: bool) -> Found:
+    if not path.parent.exists():
+        # A path of the cluster's nodes: another machine's files say nothing about it.
+        return _unknown(f"{path} cannot be checked: this machine has no {path.parent}")
     if not path.exists():
         return Found(False, True, f"{path} does not exist")
     if not (path / modelspec.SPEC).is_file():
         # The model of another server: there is nothing in it to compare with.
         return Found(True, False, f"{path} is there; without {modelspec.SPEC} its digest cannot be checked")
+    expected = digest if digest.startswith("sha256:") else None
     try:
-        spec = modelspec.verify(path, digest if digest.startswith("sha256:") else None)
+        spec = modelspec.verify(path, expected) if whole else modelspec.read_spec(path)
+        if expected is not None and spec.digest() != expected:
+            return Found(False, True, f"{path} is another model: its digest is {spec.digest()}, not {expected}")
     except ModelError as error:
         return Found(False, True, error.message)
     except OSError as error:
         return _unknown(f"{path} cannot be read: {error.strerror or error}")
+    missing = [name for name in spec.files if not (path / name).is_file()]
+    if missing:
+        return Found(False, True, f"{path} lacks {', '.join(missing)}")
     return Found(True, False, f"{path} is the model of its digest", spec)
 
 

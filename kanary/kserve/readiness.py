@@ -138,7 +138,7 @@ def _schema(found: Found, served: Found) -> Finding | None:
         return Finding("schema", "cannot be compared: a model.json cannot be read from here")
     now = {feature.name: feature for feature in served.spec.features}
     gone = {feature.name: feature for feature in found.spec.features}
-    lacking = sorted(name for name, feature in gone.items() if name not in now)
+    lacking = sorted(name for name, feature in gone.items() if name not in now and feature.required)
     changed = sorted(name for name, feature in gone.items() if name in now and now[name].type != feature.type)
     said = []
     said += [f"it needs {', '.join(lacking)}, which today's requests need not carry"] if lacking else []

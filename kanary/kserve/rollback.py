@@ -289,7 +289,8 @@ class _Run:
             return (yield from self._reread())
         stored = yield from store.seen(store.existing(answer, self.name, self.namespace))
         at = self._tell(action.kind, action.why)
-        if action.kind == decide.STOP:
+        # In Standard mode content that came up anew takes the traffic when it is made the predictor.
+        if action.kind == decide.STOP or (action.kind == decide.FINISH and self.effective is None):
             self.sent, self.patched = sent, at
         if action.kind == decide.RESTORE and self.intent.target is not None:
             self.sent, self.patched = self.sent or sent, self.patched or at

@@ -149,15 +149,15 @@ def _pods_failure(service: Mapping[str, Any]) -> str:
     for pod in service.get(PODS) or []:
         status = pod.get("status") or {}
         for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
-            waiting = (container.get("state") or {}).get("waiting") or {}
-            ended = ((container.get("state") or {}).get("terminated")) or (
-                (container.get("lastState") or {}).get("terminated")
-            )
-            if waiting.get("reason") in ("ContainerCreating", "PodInitializing"):
+            state = container.get("state") or {}
+            waiting = state.get("waiting") or {}
+            ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
+            # One that runs again may come up at its second start; one that is being made has not failed.
+            if "running" in state or waiting.get("reason") in ("ContainerCreating", "PodInitializing"):
                 continue
-            if waiting or (ended and ended.get("exitCode")):
-                code = f"exit code {ended['exitCode']}" if ended and ended.get("exitCode") else ""
-                said = str((ended or {}).get("message") or waiting.get("message") or "").strip()
+            if waiting or ended.get("exitCode"):
+                code = f"exit code {ended['exitCode']}" if ended.get("exitCode") else ""
+                said = str(ended.get("message") or waiting.get("message") or "").strip()
                 return ": ".join(part for part in (waiting.get("reason"), code, said) if part)
     return ""
 

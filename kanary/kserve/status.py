@@ -175,7 +175,15 @@ def _notes(status: ServiceStatus, service: Mapping[str, Any], state: State) -> l
         notes.append(f"{asked} % requested, {effective} % effective: {why}")
     elif asked is not None and not status.canary and status.stable:
         notes.append(f"{asked} % requested without a canary: a leftover, it would starve the next release")
-    denied = release.denial(state, manifests.model_digest(manifests.content(service)))
+    digest = manifests.model_digest(manifests.content(service))
+    known = next((entry for entry in reversed(state.history) if entry.revision == status.created), None)
+    if status.mode == KNATIVE and not status.canary and known is not None and known.digest != digest:
+        # Stopped and resumed, a service counts its revisions from 1 again: the name then is another model's.
+        notes.append(
+            f"{status.created} was {known.version or known.digest}, and the spec holds another model: its revision is "
+            "still to come, or the service was stopped and resumed and it serves already"
+        )
+    denied = release.denial(state, digest)
     if denied is not None and (asked is None or asked > 0):
         notes.append(
             f"{denied.version or denied.digest} is back in the spec, though {denied.who} denied it at {denied.when}"

@@ -13,11 +13,13 @@ from kanary.errors import InputError, KanaryError
 from kanary.kserve import deploy, history, models, readiness, rollback, steer, store
 from kanary.kserve.models import Found
 from kanary.kserve.readiness import Readiness
+from kanary.modelspec import ModelSpec
 from kanary.release import Release
 from tests.core import cluster as knative
 from tests.core import standard_cluster as standard
 from tests.core.cluster import NAMESPACE, Cluster, digest
 from tests.core.standard_cluster import StandardCluster
+from tests.rollout.rig import make_release
 
 MODES = [Cluster, StandardCluster]
 THERE = Found(True, False, "it is there")
@@ -257,7 +259,7 @@ def test_a_model_is_looked_for_where_its_uri_says(tmp_path: Path) -> None:
 
     gone = found((tmp_path / "gone").as_uri())
     assert (gone.there, gone.gone) == (False, True)
-    for uri in ("s3://b/m", "gs://b/m", "pvc://claim/m", "", "http://127.0.0.1:9/m"):
+    for uri in ("s3://b/m", "gs://b/m", "pvc://claim/m", "", "http://127.0.0.1:9/m", "file:///no/such/mount/m"):
         unknown = found(uri)
         assert (unknown.there, unknown.gone) == (False, False), uri
         assert "cannot be checked" in unknown.why
@@ -265,6 +267,45 @@ def test_a_model_is_looked_for_where_its_uri_says(tmp_path: Path) -> None:
     assert found((tmp_path / "other").as_uri()).there
     (tmp_path / "other" / "model.json").write_text("{}")
     assert found((tmp_path / "other").as_uri()).gone
+
+
+def test_a_model_that_was_altered_or_replaced_is_seen(tmp_path: Path) -> None:
+    made = make_release(tmp_path, "v1", 1)
+    kept = Release("v1", made.uri, made.digest, {})
+    for looked in (models.look(kept), models.glance(kept)):
+        assert (looked.there, looked.gone) == (True, False)
+        assert looked.spec is not None
+    other = replace(kept, digest="sha256:other")
+    assert models.look(other).gone
+    assert models.glance(other).gone
+    (file,) = made.path.glob("*.safetensors")
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + b"!")
+    assert models.look(kept).gone
+    assert models.glance(kept).there, "it reads the description only"
+    file.unlink()
+    assert models.glance(kept).gone
+
+
+def test_a_schema_that_todays_requests_do_not_fit_is_no_way_back(tmp_path: Path) -> None:
+    made = make_release(tmp_path, "v1", 1)
+    spec = models.look(Release("v1", made.uri, made.digest, {})).spec
+    assert spec is not None
+    assert spec.features[0].required
+    narrower = replace(spec, features=spec.features[1:])
+    cluster = Cluster()
+    deployed(cluster, 1)
+    deployed(cluster, 2, 50)
+
+    def specs(target: ModelSpec, serving: ModelSpec) -> Readiness:
+        by_version = {"v1": target, "v2": serving}
+        return ready(cluster, lambda release: replace(THERE, spec=by_version[release.version]))
+
+    assert specs(spec, spec).ok
+    assert specs(narrower, spec).ok, "a request may carry more than it needs"
+    lacking = specs(spec, narrower)
+    assert not lacking.ok
+    assert f"it needs {spec.features[0].name}" in "; ".join(one.said for one in lacking.findings if one.blocks)
 
 
 def test_a_share_that_was_in_flight_is_not_believed_at_once() -> None:
