@@ -17,7 +17,7 @@ from typing import Any
 
 from sandbox.errors import SandboxError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE blobs (hash TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
@@ -65,13 +65,22 @@ CREATE TABLE tasks (
     parent_task_id TEXT NOT NULL, name TEXT NOT NULL, display_name TEXT NOT NULL, kind TEXT NOT NULL,
     state TEXT NOT NULL, created_at REAL NOT NULL, started_at REAL, finished_at REAL,
     error TEXT NOT NULL, pod_name TEXT NOT NULL, attempt INTEGER NOT NULL, cached INTEGER NOT NULL,
-    fingerprint TEXT NOT NULL, inputs TEXT NOT NULL, outputs TEXT NOT NULL, state_history TEXT NOT NULL
+    fingerprint TEXT NOT NULL, inputs TEXT NOT NULL, outputs TEXT NOT NULL, state_history TEXT NOT NULL,
+    iteration_index INTEGER, iteration_count INTEGER
 );
 CREATE INDEX tasks_by_run ON tasks (run_id, created_at, task_id);
 CREATE INDEX tasks_by_pod ON tasks (pod_name);
 CREATE INDEX tasks_by_fingerprint ON tasks (fingerprint, finished_at)
     WHERE fingerprint <> '' AND state = 'SUCCEEDED' AND kind = 'POD';
 """
+
+# What makes a file of version n one of version n + 1.
+_CHANGES = {
+    1: """
+ALTER TABLE tasks ADD COLUMN iteration_index INTEGER;
+ALTER TABLE tasks ADD COLUMN iteration_count INTEGER;
+""",
+}
 
 
 def canonical(value: Any) -> str:
@@ -113,6 +122,9 @@ class Database:
             )
         if version == 0:
             self._connection.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+            return
+        for before in range(version, SCHEMA_VERSION):
+            self._connection.executescript(f"BEGIN;{_CHANGES[before]}PRAGMA user_version={before + 1};COMMIT;")
 
     def close(self) -> None:
         with self._lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Task:
-    """One task of a run: "POD" runs an executor, "DAG" holds others (pipelines, conditions, loops).
+    """One task of a run: "POD" runs an executor, "IMPORTER" an import, "DAG" holds others (pipelines, loops ...).
+
+    A loop has an `iteration_count` once its items are known, and one child of the loop's own kind for each item, told
+    apart by its `iteration_index` from 0; that one holds (or, where the loop is over a single step, is) the work.
 
     `outputs` is {"parameters": {name: value}, "artifacts": {name: [{"name", "uri", "type", "metadata"}]}}, `inputs`
     the same; a type is {"schemaTitle": "system.Model", ...}. `fingerprint` is what the cache looks up, "" for never.
@@ -71,6 +74,8 @@ class Task:
     cached: bool = False
     fingerprint: str = ""
     state_history: list[dict[str, Any]] = field(default_factory=list)
+    iteration_index: int | None = None
+    iteration_count: int | None = None
 
 
 class Store:
@@ -168,6 +173,12 @@ class Store:
                 f" ON CONFLICT (task_id) DO UPDATE SET {updates}",
                 columns,
             )
+
+    def save_tasks(self, tasks: Iterable[Task]) -> None:
+        """Adds or updates all of them, or none."""
+        with self.database.transaction():
+            for task in tasks:
+                self.save_task(task)
 
     def tasks(self, run_id: str) -> list[Task]:
         """The run's tasks in the order they were made; [] for a run that has none or is unknown."""

@@ -346,3 +346,24 @@ def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
         raise RuntimeError
     assert store.unfinished_runs() == []
     assert blobs(store) == 0
+
+
+def test_a_file_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "kfp" / "kfp.sqlite"
+    opened = Store(path)
+    opened.save_run(run_of(1))
+    opened.save_task(task_of(1))
+    opened.close()
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        for column in ("iteration_index", "iteration_count"):
+            old.execute(f"ALTER TABLE tasks DROP COLUMN {column}")
+        old.execute("PRAGMA user_version = 1")
+    opened = Store(path)
+    loop = task_of(2, kind="DAG", iteration_count=3)
+    opened.save_tasks([loop, task_of(3, kind="DAG", parent_task_id=loop.task_id, iteration_index=0)])
+    assert [(task.iteration_index, task.iteration_count) for task in opened.tasks("run-00001")] == [
+        (None, None),
+        (None, 3),
+        (0, None),
+    ]
+    opened.close()
