@@ -243,6 +243,12 @@ def task_json(task: Task, children: Sequence[Task]) -> Json:
                 for entry in _history(task.state_history)
             ],
             "type": _task_type(task),
+            "type_attributes": _filled(
+                {
+                    "iteration_index": None if task.iteration_index is None else str(task.iteration_index),
+                    "iteration_count": None if task.iteration_count is None else str(task.iteration_count),
+                }
+            ),
             "parent_task_id": task.parent_task_id,
             "child_tasks": [{"task_id": child.task_id, "name": child.name} for child in children],
             "inputs": _values(task.inputs, "RUNTIME_VALUE_INPUT", io_type(False), task),
@@ -257,8 +263,8 @@ def io_type(is_output: bool) -> str:
 
 
 def _task_type(task: Task) -> str:
-    if task.kind == "POD":
-        return "RUNTIME"
+    if task.kind != "DAG":
+        return "RUNTIME" if task.kind == "POD" else task.kind
     return next((kind for prefix, kind in _TASK_TYPES if task.name.startswith(prefix)), "DAG")
 
 

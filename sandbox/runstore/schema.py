@@ -56,6 +56,11 @@ CREATE INDEX tasks_by_fingerprint ON tasks (fingerprint, finished_at)
     WHERE fingerprint <> '' AND state = 'SUCCEEDED' AND kind = 'POD';
 """
 
+_ITERATIONS = """
+ALTER TABLE tasks ADD COLUMN iteration_index INTEGER;
+ALTER TABLE tasks ADD COLUMN iteration_count INTEGER;
+"""
+
 _RECURRING_RUNS = """
 CREATE TABLE recurring_runs (
     recurring_run_id TEXT PRIMARY KEY, experiment_id TEXT NOT NULL, display_name TEXT NOT NULL,
@@ -86,5 +91,5 @@ ALTER TABLE pipelines ADD COLUMN tags TEXT NOT NULL DEFAULT '{}';
 ALTER TABLE versions ADD COLUMN tags TEXT NOT NULL DEFAULT '{}';
 """
 
-STEPS = (_FIRST, _RECURRING_RUNS)
+STEPS = (_FIRST, _ITERATIONS, _RECURRING_RUNS)
 SCHEMA_VERSION = len(STEPS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from sandbox.runstore.artifacts import Artifact, artifacts_of
 from sandbox.runstore.database import Database, canonical
 from sandbox.runstore.listing import Page, Query, page_of, shown_time
 
-_WITHOUT_ARTIFACTS = 1
+_LISTS_ARTIFACTS = 3  # the schema version from which on artifacts are listed
 FINAL_STATES = frozenset({"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"})
 
 
@@ -50,7 +50,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Task:
-    """One task of a run: "POD" runs an executor, "DAG" holds others (pipelines, conditions, loops).
+    """One task of a run: "POD" runs an executor, "IMPORTER" an import, "DAG" holds others (pipelines, loops ...).
+
+    A loop has an `iteration_count` once its items are known, and one child of the loop's own kind for each item, told
+    apart by its `iteration_index` from 0; that one holds (or, where the loop is over a single step, is) the work.
 
     `outputs` is {"parameters": {name: value}, "artifacts": {name: [{"name", "uri", "type", "metadata"}]}}, `inputs`
     the same; a type is {"schemaTitle": "system.Model", ...}. `fingerprint` is what the cache looks up, "" for never.
@@ -74,6 +77,8 @@ class Task:
     cached: bool = False
     fingerprint: str = ""
     state_history: list[dict[str, Any]] = field(default_factory=list)
+    iteration_index: int | None = None
+    iteration_count: int | None = None
 
 
 class Store:
@@ -81,7 +86,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.database = Database(path)
-        if self.database.opened_version == _WITHOUT_ARTIFACTS:
+        if 0 < self.database.opened_version < _LISTS_ARTIFACTS:
             self._list_artifacts()
 
     def _list_artifacts(self) -> None:
@@ -195,7 +200,7 @@ class Store:
 
     def _save_artifacts(self, task: Task) -> None:
         """Lists what the task has made; cached tasks make nothing, and DAGs hand on what is listed already."""
-        if task.kind != "POD" or task.cached:
+        if task.kind == "DAG" or task.cached:
             return
         moment = shown_time(task.finished_at or task.created_at)
         made = [
@@ -239,6 +244,12 @@ class Store:
         marks = ", ".join("?" * len(values))
         rows = self.database.rows(f"SELECT DISTINCT run_id FROM {table} WHERE {column} IN ({marks})", tuple(values))
         return [row["run_id"] for row in rows]
+
+    def save_tasks(self, tasks: Iterable[Task]) -> None:
+        """Adds or updates all of them, or none."""
+        with self.database.transaction():
+            for task in tasks:
+                self.save_task(task)
 
     def tasks(self, run_id: str) -> list[Task]:
         """The run's tasks in the order they were made; [] for a run that has none or is unknown."""

@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 import pytest
 import yaml
 
-from sandbox.engine import spec as pipeline_spec
+from sandbox.engine.check import check
 from sandbox.engine.engine import Engine
+from sandbox.engine.records import paths
+from sandbox.engine.spec import bind_parameters
 from sandbox.runstore.store import Run, Store, Task
 
 T = TypeVar("T")
@@ -23,10 +25,11 @@ T = TypeVar("T")
 
 @dataclass
 class Outcome:
-    """A finished run and its tasks by display name."""
+    """A run and its tasks: by display name, and by path ("for-loop-1/0/give"), which is unambiguous."""
 
     run: Run
     tasks: dict[str, Task]
+    at: dict[str, Task]
     engine: Engine
 
     def states(self) -> dict[str, str]:
@@ -59,20 +62,21 @@ class LiveEngine:
     def call(self, work: Coroutine[Any, Any, T], timeout: float = 60) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
 
-    def submit(self, spec: dict[str, Any], **parameters: Any) -> str:
+    def submit(self, spec: dict[str, Any], platform_spec: dict[str, Any] | None = None, **parameters: Any) -> str:
         """Check, save and start a run the way the API does; gives its id."""
 
         async def go() -> str:
-            pipeline_spec.check(spec)
+            check(spec, platform_spec)
             now = time.time()
             run = Run(
                 run_id=str(uuid.uuid4()),
                 experiment_id="test",
                 display_name="test",
                 spec=spec,
+                platform_spec=platform_spec or {},
                 created_at=now,
                 scheduled_at=now,
-                parameters=pipeline_spec.bind_parameters(spec, parameters),
+                parameters=bind_parameters(spec, parameters),
                 pipeline_root=str(self.home / "artifacts"),
             )
             self.store.save_run(run)
@@ -86,7 +90,7 @@ class LiveEngine:
             return self.store.get_run(run_id), self.store.tasks(run_id)
 
         run, tasks = self.call(read())
-        return Outcome(run, {task.display_name: task for task in tasks}, self.engine)
+        return Outcome(run, {task.display_name: task for task in tasks}, paths(tasks), self.engine)
 
     def until(self, run_id: str, holds: Callable[[Outcome], bool], timeout: float = 60) -> Outcome:
         """Wait until `holds` of the run; fails with the last states seen."""
@@ -101,8 +105,8 @@ class LiveEngine:
     def finish(self, run_id: str) -> Outcome:
         return self.until(run_id, lambda outcome: outcome.run.finished_at is not None)
 
-    def run(self, spec: dict[str, Any], **parameters: Any) -> Outcome:
-        return self.finish(self.submit(spec, **parameters))
+    def run(self, spec: dict[str, Any], platform_spec: dict[str, Any] | None = None, **parameters: Any) -> Outcome:
+        return self.finish(self.submit(spec, platform_spec, **parameters))
 
     def close(self) -> None:
         self.call(self.engine.stop())

@@ -16,7 +16,8 @@ import pytest
 
 from sandbox.errors import Conflict, InvalidSpec, NotFound, SandboxError
 from sandbox.runstore.catalog import AlreadyExists, Catalog, PipelineVersion
-from sandbox.runstore.listing import EXPERIMENTS, RUNS, VERSIONS, Query, parse_query
+from sandbox.runstore.listing import ARTIFACTS, EXPERIMENTS, RUNS, VERSIONS, Query, parse_query
+from sandbox.runstore.schema import STEPS
 from sandbox.runstore.store import Run, Store, Task
 
 SPEC = {"pipelineInfo": {"name": "p"}, "root": {}}
@@ -346,3 +347,27 @@ def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
         raise RuntimeError
     assert store.unfinished_runs() == []
     assert blobs(store) == 0
+
+
+def test_a_file_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "kfp.sqlite"
+    artifact = {"name": "m", "uri": "/u", "type": {"schemaTitle": "system.Model"}, "metadata": {}}
+    outputs = json.dumps({"artifacts": {"m": [artifact]}})
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.executescript(STEPS[0] + "PRAGMA user_version = 1;")
+        run = "'run-00001', 'e', 'n', '', '', '', '', 'SUCCEEDED', 'AVAILABLE', '', 1, 1, 2, '', '', NULL, '{}', '[]'"
+        old.execute(f"INSERT INTO runs VALUES ({run}, '', '')")
+        task = "'task-1', 'run-00001', '', 't1', '', 'POD', 'SUCCEEDED', 1, 1, 2, '', 'p', 1, 0, '', '{}', ?, '[]'"
+        old.execute(f"INSERT INTO tasks VALUES ({task})", (outputs,))
+        old.commit()
+    opened = Store(path)
+    loop = task_of(2, kind="DAG", iteration_count=3)
+    opened.save_tasks([loop, task_of(3, kind="DAG", parent_task_id=loop.task_id, iteration_index=0)])
+    assert [(task.iteration_index, task.iteration_count) for task in opened.tasks("run-00001")] == [
+        (None, None),
+        (None, 3),
+        (0, None),
+    ]
+    assert opened.get_run("run-00001").recurring_run_id == ""
+    assert [one.uri for one in opened.list_artifacts(parse_query(ARTIFACTS, {})).records] == ["/u"]
+    opened.close()
