@@ -17,7 +17,9 @@ from types import FrameType
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import uvicorn
+from starlette.types import Scope
 
+from sandbox.connections import cut
 from sandbox.engine.engine import Engine
 from sandbox.errors import SandboxError
 from sandbox.kfp.api import make_app
@@ -93,17 +95,30 @@ class _Server(uvicorn.Server):
         self.closing.set()
         super().handle_exit(sig, frame)
 
+    def cut(self, scope: Scope) -> None:
+        """Aborts the connection that a request came on, with whatever is waiting to be sent."""
+        client = tuple(scope.get("client") or ())
+        if cut(list(self.server_state.connections), client):
+            _log.warning("client %s:%s does not read its log: cut off", *client)
+
 
 def serve(service: Service, listener: socket.socket) -> bool:
     """Answers on `listener` until SIGTERM or SIGINT; False when the application did not even start."""
     # uvicorn ends by raising the signal that stopped it once more, for whoever ran before: nobody did.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ignore)
+    server = make_server(service)
+    server.run(sockets=[listener])
+    return server.started
+
+
+def make_server(service: Service) -> uvicorn.Server:
+    """The HTTP server of the service, not yet running."""
     app = make_app(service)
     server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_GOODBYE_S))
     server.closing = service.closing
-    server.run(sockets=[listener])
-    return server.started
+    app.state.cut = server.cut
+    return server
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
