@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 import re
 import sqlite3
 from collections.abc import Collection
@@ -16,6 +14,7 @@ from starlette.responses import Response
 
 from sandbox.documents import parse_json
 from sandbox.errors import Conflict, InvalidSpec, NotFound, SandboxError
+from sandbox.kfp.encoding import encode
 from sandbox.runstore.catalog import AlreadyExists
 
 _BIG = 256 * 1024
@@ -36,20 +35,8 @@ class NotOffered(SandboxError):
 
 
 def reply(content: Any, status: int = 200) -> Response:
-    """`content` as JSON. Numbers JSON lacks, which a step may well have produced, are shown as text."""
-    try:
-        text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    except ValueError:
-        text = json.dumps(_finite(content), separators=(",", ":"))
-    return Response(text, status, media_type="application/json")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value
+    """`content` as JSON."""
+    return Response(encode(content), status, media_type="application/json")
 
 
 def error_reply(message: str, code: int, status: int | None = None) -> Response:

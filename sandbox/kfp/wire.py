@@ -6,14 +6,17 @@ Source: backend/api/v2beta1/run.proto of kubeflow/pipelines, its master and its 
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
+from sandbox.kfp.encoding import Encoded
 from sandbox.runstore.artifacts import Artifact, artifact_id, artifacts_of
 from sandbox.runstore.catalog import Experiment, Pipeline, PipelineVersion
+from sandbox.runstore.database import Document
 from sandbox.runstore.recurring import RecurringRun, Trigger
 from sandbox.runstore.store import Run, Task
 
@@ -43,6 +46,7 @@ class Release(Enum):
     NEXT = "next"
 
 
+@functools.lru_cache(maxsize=8192)
 def timestamp(seconds: float | None, missing: str = _NO_RUN_TIME) -> str:
     """Seconds since the epoch as RFC 3339 in UTC with microseconds; `missing` for None and 0."""
     if not seconds:
@@ -51,7 +55,8 @@ def timestamp(seconds: float | None, missing: str = _NO_RUN_TIME) -> str:
 
 
 def _filled(fields: Json) -> Json:
-    return {name: value for name, value in fields.items() if value not in ("", None, [], {})}
+    """Without empty texts, lists and objects, and what is None; numbers and false are no emptiness."""
+    return {name: value for name, value in fields.items() if value or isinstance(value, bool | int | float)}
 
 
 def _status(message: str, state: str = "FAILED") -> Json | None:
@@ -102,8 +107,15 @@ def version_json(version: PipelineVersion) -> Json:
     )
 
 
-def spec_json(spec: Json, platform_spec: Json) -> Json:
-    return {"pipeline_spec": spec, "platform_spec": platform_spec} if platform_spec else spec
+def spec_json(spec: Json, platform_spec: Json) -> Any:
+    if platform_spec:
+        return {"pipeline_spec": _encoded(spec), "platform_spec": _encoded(platform_spec)}
+    return _encoded(spec)
+
+
+def _encoded(document: Json) -> Any:
+    """A document from the store as the text that it was kept as: a page of runs holds many, and big ones."""
+    return Encoded(document.text) if isinstance(document, Document) and document.text else document
 
 
 def recurring_run_json(record: RecurringRun) -> Json:

@@ -30,6 +30,12 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
+class Document(dict[str, Any]):
+    """A kept document, decoded, with the JSON `text` that it was decoded from: what is shown is not encoded again."""
+
+    text: str = ""
+
+
 class Database:
     """An open store file, created on first use. Every statement of one `transaction` is kept, or none is."""
 
@@ -116,11 +122,12 @@ class Database:
         """The document of that hash. Shared with other callers: read it, never change it."""
         return self._decoded(digest) if digest else {}
 
-    def _decode(self, digest: str) -> dict[str, Any]:
+    def _decode(self, digest: str) -> Document:
         row = self.row("SELECT body FROM blobs WHERE hash = ?", (digest,))
         if row is None:
             raise SandboxError(f"The store {self.path} lacks the document {digest[:12]}.")
-        document: dict[str, Any] = json.loads(row["body"])
+        document = Document(json.loads(row["body"]))
+        document.text = row["body"]
         return document
 
     def drop_blobs(self, *digests: str) -> None:
