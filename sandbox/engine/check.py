@@ -57,10 +57,12 @@ class _Walk:
             _check_executor(found, where, self.spec)
             return 1, 0
         tasks = _mapping(_mapping(found["dag"], f"{where}.dag").get("tasks", {}), f"{where}.dag.tasks")
+        for name, task in tasks.items():
+            component(self.spec, _mapping(task, f"{where}.dag.tasks.{name}"), f"{where}.dag.tasks.{name}")
         count, levels = 1, 0
         for name, task in tasks.items():
             place = f"{where}.dag.tasks.{name}"
-            _check_task(_mapping(task, place), place, self.spec, tasks)
+            _check_task(task, place, self.spec, tasks)
             inside = self.reference(task, place)
             count, levels = count + inside[0], max(levels, inside[1] + 1)
         if levels > _MAX_DEPTH:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 import uuid
@@ -19,8 +20,10 @@ from sandbox.engine.engine import Engine
 from sandbox.engine.records import paths
 from sandbox.engine.spec import bind_parameters
 from sandbox.runstore.store import Run, Store, Task
+from tests.engine import kfp_local
 
 T = TypeVar("T")
+Run_ = Callable[..., "Outcome"]
 
 
 @dataclass
@@ -34,6 +37,18 @@ class Outcome:
 
     def states(self) -> dict[str, str]:
         return {name: task.state for name, task in self.tasks.items()}
+
+    def steps(self) -> dict[str, str]:
+        """The states of what is no group, by path."""
+        return {path: task.state for path, task in self.at.items() if task.kind != "DAG"}
+
+    def outputs(self) -> dict[str, Any]:
+        """What the steps that succeeded gave, by path: one parameter by itself, several by name."""
+        return {
+            path: given["Output"] if set(given) == {"Output"} else given
+            for path, task in self.at.items()
+            if task.kind != "DAG" and (given := task.outputs.get("parameters"))
+        }
 
     def output(self, task: str, name: str = "Output") -> Any:
         return self.tasks[task].outputs["parameters"][name]
@@ -121,6 +136,21 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveEngine]:
     live = LiveEngine(tmp_path_factory.mktemp("engine"))
     yield live
     live.close()
+
+
+@pytest.fixture
+def run(engine: LiveEngine, compiled: Callable[[Any], dict[str, Any]], request: pytest.FixtureRequest) -> Run_:
+    """Compiles a pipeline and runs it; with KANARY_KFP_LOCAL set also by kfp.local, and compares."""
+
+    def go(pipeline: Any, **parameters: Any) -> Outcome:
+        spec = compiled(pipeline)
+        outcome = engine.run(spec, **parameters)
+        differs = request.node.get_closest_marker("kfp_local_differs")
+        if os.environ.get("KANARY_KFP_LOCAL") and differs is None:
+            kfp_local.assert_agrees(spec, parameters, outcome.run.state, outcome.outputs())
+        return outcome
+
+    return go
 
 
 @pytest.fixture
