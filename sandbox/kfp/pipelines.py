@@ -15,7 +15,7 @@ from starlette.responses import Response
 from sandbox.documents import PipelineDocument, parse_pipeline, pipeline_of, unpack
 from sandbox.errors import InvalidSpec
 from sandbox.kfp import tags
-from sandbox.kfp.messages import NotOffered, bounded, read_message, reply, text
+from sandbox.kfp.messages import NotOffered, apart, bounded, read_message, reply, text
 from sandbox.kfp.service import Service
 from sandbox.kfp.shape import check_pipeline
 from sandbox.kfp.wire import pipeline_json, version_json
@@ -81,9 +81,13 @@ async def _uploaded(request: Request) -> tuple[str, PipelineDocument]:
             raise InvalidSpec("the multipart field is missing", "uploadfile")
         name, content = part.filename or "", await part.read()
     # YAML of a few megabytes takes seconds to read; other requests go on meanwhile.
-    document = await asyncio.to_thread(lambda: parse_pipeline(unpack(name, content), "uploadfile"))
+    return name, await asyncio.to_thread(_read, name, content)
+
+
+def _read(name: str, content: bytes) -> PipelineDocument:
+    document = parse_pipeline(unpack(name, content), "uploadfile")
     check_pipeline(document)
-    return name, document
+    return document
 
 
 def _version_of(
@@ -150,7 +154,7 @@ async def create_version(service: Service, request: Request) -> Response:
     if "pipeline_spec" not in fields:
         raise NotOffered("The sandbox does not download pipelines", "Upload the file: kfp pipeline create-version FILE")
     document = pipeline_of(fields["pipeline_spec"], "pipeline_spec")
-    check_pipeline(document)
+    await apart(request, check_pipeline, document)
     given = {name: text(fields, name, "pipeline_version") for name in ("name", "display_name", "description")}
     version = _version_of(given, request.path_params["pipeline_id"], "", document)
     if not version.name:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from sandbox.errors import InvalidSpec
 from sandbox.kfp import cron
-from sandbox.kfp.messages import message, read_message, reply, text
+from sandbox.kfp.messages import apart, message, read_message, reply, text
 from sandbox.kfp.service import Service
 from sandbox.kfp.submission import check_request, config_of, experiment_of, source_of
 from sandbox.kfp.wire import recurring_run_json
@@ -50,7 +50,7 @@ _LONGEST_INTERVAL_S = 10**9  # some thirty years
 
 async def create(service: Service, request: Request) -> Response:
     fields = await read_message(request, _KIND, _FIELDS)
-    new = _new(service, fields)
+    new = await apart(request, _new, service, fields)
     service.recurring.create(new)
     service.schedule_changed.set()
     return reply(recurring_run_json(new))

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sandbox.errors import Conflict
-from sandbox.kfp.messages import read_message, reply
+from sandbox.kfp.messages import apart, read_message, reply
 from sandbox.kfp.pruner import run_folder
 from sandbox.kfp.service import Service
 from sandbox.kfp.submission import requested_run
@@ -48,7 +48,7 @@ _STOP_DEADLINE_S = 20.0
 
 async def create(service: Service, request: Request) -> Response:
     fields = await read_message(request, "run", _FIELDS)
-    run = requested_run(service, fields)
+    run = await apart(request, requested_run, service, fields)
     service.store.save_run(run)
     service.engine.submit(run.run_id)
     return reply(run_json(run, [], service.release))
