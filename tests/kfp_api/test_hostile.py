@@ -130,6 +130,7 @@ def test_the_pipeline_that_is_changed_is_accepted_as_it_is(client: Client) -> No
 
 
 CHANGE = (st.sampled_from(PLACES), ACTS, NAMES, VALUES)
+CHANGED = st.tuples(*CHANGE)
 QUERY = st.fixed_dictionaries(
     {},
     optional={
@@ -178,6 +179,7 @@ FIELDS = st.sampled_from(
     ["display_name", "name", "pipeline_spec", "runtime_config", "trigger", "mode", "max_concurrency", "experiment_id",
      "pipeline_version_reference", "tags", "description", "namespace", "no_catchup", "service_account", "other"]
 )  # fmt: skip
+BODY = st.one_of(VALUES, st.dictionaries(FIELDS, VALUES))
 YAML = st.one_of(
     st.text(max_size=60),
     VALUES.map(lambda value: yaml.safe_dump(value)),
@@ -227,7 +229,7 @@ def test_lists_asked_for_anything(client: Client, kind: str, query: dict[str, st
 
 
 @FEW
-@given(kind=POSTS, body=st.one_of(VALUES, st.dictionaries(FIELDS, VALUES)))
+@given(kind=POSTS, body=BODY)
 def test_bodies_of_anything(client: Client, kind: str, body: Any) -> None:
     check_body(client, kind, body)
 
@@ -241,12 +243,11 @@ def test_uploads_of_anything(client: Client, text: str) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @MANY
-@given(*CHANGE, LISTS, QUERY, POSTS, st.one_of(VALUES, st.dictionaries(FIELDS, VALUES)), YAML)
-def test_ten_thousand_of_each(client: Client, *drawn: Any) -> None:
-    path, act, name, value, kind, query, posted, body, text = drawn
-    check_change(client, path, act, name, value)
-    check_query(client, kind, query)
-    check_body(client, posted, body)
+@given(CHANGED, st.tuples(LISTS, QUERY), st.tuples(POSTS, BODY), YAML)
+def test_ten_thousand_of_each(client: Client, change: Any, query: Any, body: Any, text: str) -> None:
+    check_change(client, *change)
+    check_query(client, *query)
+    check_body(client, *body)
     check_upload(client, text)
 
 

@@ -89,6 +89,7 @@ def test_client_runs_waits_terminates_and_files_runs(
     ended = client.wait_for_run_completion(kept.run_id, timeout=60, sleep_duration=0.1)
     assert (ended.state, ended.pipeline_version_reference.pipeline_id) == ("SUCCEEDED", pipeline.pipeline_id)
     by_package = client.create_run_from_pipeline_package(package, {"text": "b"}, experiment_id=experiment)
+    final(http, by_package.run_id)
     assert by_package.wait_for_run_completion(timeout=60).state == "SUCCEEDED"
     slow = client.create_run_from_pipeline_func(
         pipeline_func, {"text": "c", "ticks": 600}, run_name="slow", experiment_id=experiment, enable_caching=False
