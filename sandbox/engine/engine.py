@@ -44,7 +44,7 @@ class Engine:
 
     async def start(self) -> None:
         """Warm the parents in the background and take up every run that was not finished."""
-        self._warming = [asyncio.create_task(server.start()) for server in (self.parents.light, self.parents.torch)]
+        self._warming = [asyncio.create_task(server.start()) for server in self.parents.all()]
         for run in self.store.unfinished_runs():
             self._begin(run)
 
@@ -53,7 +53,7 @@ class Engine:
         for task in [*self._tasks.values(), *self._warming]:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), *self._warming, return_exceptions=True)
-        await asyncio.gather(self.parents.light.stop(), self.parents.torch.stop(), self.environments.stop())
+        await asyncio.gather(*(parent.stop() for parent in self.parents.all()), self.environments.stop())
 
     def submit(self, run_id: str) -> None:
         """Start a run that has just been saved as PENDING."""

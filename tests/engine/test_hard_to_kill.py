@@ -135,7 +135,7 @@ def test_a_killed_warm_parent_fails_its_steps_and_the_next_run_has_another(
     live = fresh_engine()
     run_id = live.submit(compiled(pipeline), path=str(tmp_path / "x"))
     live.until(run_id, lambda _: (tmp_path / "x.began").exists())
-    os.kill(live.engine.parents.light.pid, signal.SIGKILL)
+    os.kill(live.engine.parents.bare.pid, signal.SIGKILL)
     outcome = live.finish(run_id)
     assert (outcome.run.state, outcome.tasks["wait-for"].error) == (
         "FAILED",
@@ -249,7 +249,7 @@ def test_with_the_store_full_a_run_fails_once_there_is_room_and_the_next_one_run
     live.call(limit(None))
     wait_for(lambda: live.call(is_full()), "the store is full")
     (tmp_path / "wait").touch()
-    wait_for(lambda: "cannot be stored yet" in caplog.text, "the engine has met it", deadline=60)
+    wait_for(lambda: "ended by an error of the sandbox itself" in caplog.text, "the engine has met it", deadline=60)
     live.call(limit(1 << 20))
     outcome = live.finish(run_id)
     assert not [task for task in outcome.at.values() if task.state in ("RUNNING", "PENDING")]
