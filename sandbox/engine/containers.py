@@ -108,7 +108,8 @@ async def run(order: Order) -> None:
         await asyncio.shield(_end(program, order.name, process))
         raise
     if code:
-        cause = f"killed by signal {code - 128}" if 128 < code < 160 else f"exit status {code}"
+        signal = -code if code < 0 else code - 128
+        cause = f"killed by signal {signal}" if 0 < signal < 65 else f"exit status {code}"
         raise TaskFailed(f"{cause}: {_EXIT_CODES[code]}" if code in _EXIT_CODES else cause)
 
 

@@ -44,7 +44,7 @@ class Engine:
 
     async def start(self) -> None:
         """Warm the parents in the background and take up every run that was not finished."""
-        self._warming = [asyncio.create_task(server.start()) for server in (self.parents.light, self.parents.torch)]
+        self._warming = [asyncio.create_task(server.start()) for server in self.parents.all()]
         for run in self.store.unfinished_runs():
             self._begin(run)
 
@@ -53,7 +53,7 @@ class Engine:
         for task in [*self._tasks.values(), *self._warming]:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), *self._warming, return_exceptions=True)
-        await asyncio.gather(self.parents.light.stop(), self.parents.torch.stop(), self.environments.stop())
+        await asyncio.gather(*(parent.stop() for parent in self.parents.all()), self.environments.stop())
 
     def submit(self, run_id: str) -> None:
         """Start a run that has just been saved as PENDING."""
@@ -83,6 +83,9 @@ class Engine:
         if run.run_id in self._tasks:
             raise Conflict(f"run {run.run_id} is being executed already")
         prior = paths(self.store.tasks(run.run_id))
+        if not run.spec:
+            self._tasks[run.run_id] = asyncio.create_task(self._lost(run.run_id))
+            return
         execution = RunExecution(run, self.store, self.folder / run.run_id, self._means, prior, retrying)
         self.executions[run.run_id] = execution
         self._tasks[run.run_id] = asyncio.create_task(self._execute(execution))
@@ -101,6 +104,10 @@ class Engine:
         finally:
             self.executions.pop(run_id, None)
             self._tasks.pop(run_id, None)
+
+    async def _lost(self, run_id: str) -> None:
+        await self._fail(run_id, "its pipeline cannot be read from the store any more")
+        self._tasks.pop(run_id, None)
 
     async def _fail(self, run_id: str, reason: str) -> None:
         """Fail a run, as soon as the store takes it: on a full disk that is when there is room again."""

@@ -8,12 +8,15 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from sandbox.errors import InvalidSpec
 
 TARGETS = ("pipeline", "train", "serve", "drift")
 _EXTRA_OF_TARGET = {"pipeline": "pipelines", "train": "train", "serve": "serve", "drift": "drift"}
+PLAIN = ("=kfp",)
+"""What a plain Python image holds: kfp, which every step installs."""
 _PLAIN_PYTHON = re.compile(r"(docker\.io/)?(library/)?python(:[\w.-]+)?")
 _EXECUTOR = "kfp.dsl.executor_main"
 _FILE = "ephemeral_component.py"
@@ -76,7 +79,7 @@ def extras_of(image: str, environment: Mapping[str, str]) -> tuple[str, ...] | N
         if image == environment.get(f"KANARY_IMAGE_{target.upper()}"):
             return (_EXTRA_OF_TARGET[target],)
     if _PLAIN_PYTHON.fullmatch(image):
-        return ("=kfp",)
+        return PLAIN
     name = image.rpartition("/")[2].partition("@")[0].partition(":")[0]
     return (_EXTRA_OF_TARGET[name],) if name in TARGETS and "kanary" in image else None
 
@@ -111,8 +114,9 @@ def _packages(command: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(dict.fromkeys(found)), tuple(options)
 
 
+@lru_cache(maxsize=256)
 def _pip_lines(script: str) -> list[list[str]]:
-    """The words after each `pip install` of a shell script."""
+    """The words after each `pip install` of a shell script; the same few scripts come again and again."""
     lexer = shlex.shlex(script, posix=True, punctuation_chars=True)
     lexer.whitespace_split, lexer.commenters = True, ""
     try:

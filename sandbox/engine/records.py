@@ -88,6 +88,12 @@ class Records:
             self.save_skipped(inside, inner, f"{path}/{name}")
         return self.save(record, "SKIPPED")
 
+    def close_unreached(self, state: str) -> None:
+        """End what an earlier sandbox had begun and this one did not come to again: its group ended before."""
+        for task in self.store.tasks(self.run.run_id):
+            if task.state not in FINAL_STATES:
+                self.save(task, state)
+
     def save_run(self, state: str, error: str = "") -> Run:
         """The run in its new state, kept; what others changed of it meanwhile stays."""
         now = steady.now()

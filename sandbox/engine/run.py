@@ -80,6 +80,7 @@ class RunExecution:
         except TaskFailed as error:
             self.failures.append(error.message)
         state = "CANCELED" if self.attempts.cancelled else "FAILED" if self.failures else "SUCCEEDED"
+        self.records.close_unreached("CANCELED" if state == "CANCELED" else "SKIPPED")
         return self.records.save_run(state, "" if state == "CANCELED" else _joined(self.failures))
 
     def cancel(self) -> None:

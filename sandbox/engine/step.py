@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.engine import fetch
-from sandbox.engine.lightweight import Lightweight
+from sandbox.engine.lightweight import PLAIN, Lightweight
 from sandbox.engine.placeholders import TaskFailed
 from sandbox.forkserver import Exit, ForkServer, Job, Worker
 
-LIGHT_PRELOAD = ("kfp.dsl.executor_main", "pandas", "pyarrow.parquet", "fsspec", "jinja2")
+BARE_PRELOAD = ("kfp.dsl.executor_main",)
+LIGHT_PRELOAD = (*BARE_PRELOAD, "pandas", "pyarrow.parquet", "fsspec", "jinja2")
 # torch._dynamo: the first optimizer imports it, which takes a second.
 TORCH_PRELOAD = (*LIGHT_PRELOAD, "torch", "torch._dynamo", "safetensors.torch")
 _TORCH_EXTRAS = frozenset({"train", "serve", "drift"})
@@ -25,14 +26,24 @@ _VMSTAT = Path("/proc/vmstat")
 
 @dataclass(frozen=True)
 class Parents:
-    """The two processes that workers fork from."""
+    """The processes that workers fork from: one for plain Python images, one with pandas, one with torch besides.
 
+    A worker costs the less the less its parent has loaded, and hiding what an image lacks costs more than the rest.
+    """
+
+    bare: ForkServer
     light: ForkServer
     torch: ForkServer
 
     def of(self, step: Lightweight) -> ForkServer:
         """The parent whose modules suit the step's image; an unknown image gets everything."""
-        return self.light if step.extras is not None and not _TORCH_EXTRAS & set(step.extras) else self.torch
+        if step.extras is None or _TORCH_EXTRAS & set(step.extras):
+            return self.torch
+        return self.bare if step.extras == PLAIN else self.light
+
+    def all(self) -> tuple[ForkServer, ...]:
+        """Every one of them."""
+        return self.bare, self.light, self.torch
 
 
 def worker_env(threads: int) -> dict[str, str]:
@@ -43,7 +54,7 @@ def worker_env(threads: int) -> dict[str, str]:
 def parents(logs: Path, threads: int) -> Parents:
     """Parents for pipeline tasks."""
     log, env = logs / "workers.log", worker_env(threads)
-    return Parents(ForkServer(LIGHT_PRELOAD, log, env), ForkServer(TORCH_PRELOAD, log, env))
+    return Parents(*(ForkServer(preload, log, env) for preload in (BARE_PRELOAD, LIGHT_PRELOAD, TORCH_PRELOAD)))
 
 
 async def begin(

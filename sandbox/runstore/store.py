@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sandbox.errors import NotFound
+from sandbox.errors import NotFound, SandboxError
 from sandbox.runstore.artifacts import Artifact, artifacts_of
 from sandbox.runstore.database import Database, canonical
 from sandbox.runstore.listing import Page, Query, page_of, shown_time
@@ -21,6 +21,8 @@ FINAL_STATES = frozenset({"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"})
 @dataclass(frozen=True)
 class Run:
     """One run. Times are seconds since the epoch; `spec` is the PipelineSpec in proto-JSON, never changed once saved.
+
+    A spec of {} is one that the store has lost.
 
     `state_history` holds {"state": str, "update_time": float, "error": str}, oldest first.
     """
@@ -280,11 +282,18 @@ class Store:
         )
         return None if row is None else _task(row)
 
+    def _document(self, digest: str) -> dict[str, Any]:
+        """{} for one that is lost or damaged: its runs are still shown, and so are all others."""
+        try:
+            return self.database.get_blob(digest)
+        except (SandboxError, ValueError):
+            return {}
+
     def _run(self, row: sqlite3.Row) -> Run:
         columns = dict(row)
         return Run(
-            spec=self.database.get_blob(columns.pop("spec_hash")),
-            platform_spec=self.database.get_blob(columns.pop("platform_hash")),
+            spec=self._document(columns.pop("spec_hash")),
+            platform_spec=self._document(columns.pop("platform_hash")),
             parameters=json.loads(columns.pop("parameters")),
             state_history=json.loads(columns.pop("state_history")),
             enable_caching=_flag(columns.pop("enable_caching")),

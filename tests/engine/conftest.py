@@ -117,8 +117,8 @@ class LiveEngine:
             assert time.monotonic() < deadline, f"still {outcome.run.state}: {outcome.states()}"
             time.sleep(0.01)
 
-    def finish(self, run_id: str) -> Outcome:
-        return self.until(run_id, lambda outcome: outcome.run.finished_at is not None)
+    def finish(self, run_id: str, timeout: float = 60) -> Outcome:
+        return self.until(run_id, lambda outcome: outcome.run.finished_at is not None, timeout)
 
     def run(self, spec: dict[str, Any], platform_spec: dict[str, Any] | None = None, **parameters: Any) -> Outcome:
         return self.finish(self.submit(spec, platform_spec, **parameters))

@@ -354,11 +354,3 @@ def test_wrong_parameters_are_refused_at_submission(
     with pytest.raises(InvalidSpec) as caught:
         engine.submit(compiled(fails), **given)
     assert complaint in caught.value.message
-
-
-def test_many_runs_at_once_all_end(engine: Any, compiled: Compile) -> None:
-    spec = compiled(gate)
-    runs = [engine.submit(spec, score=number / 20) for number in range(20)]
-    outcomes = [engine.finish(run_id) for run_id in runs]
-    assert [outcome.run.state for outcome in outcomes] == ["SUCCEEDED"] * 20
-    assert [outcome.states()["guarded"] for outcome in outcomes] == ["SKIPPED"] * 11 + ["SUCCEEDED"] * 9
