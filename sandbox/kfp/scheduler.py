@@ -34,21 +34,29 @@ class Scheduler:
         changed = self._service.schedule_changed
         while True:
             changed.clear()
-            try:
-                pause = self.tick()
-            except Exception:  # noqa: BLE001  # the outermost loop; the next round may succeed
-                _log.exception("the scheduler failed; it goes on")
-                pause = _POLL_S
+            pause = self.tick()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):  # wait_for of Python 3.11 can lose a cancellation
                     await changed.wait()
 
     def tick(self) -> float:
         """Makes every run that is due; gives the seconds after which to look again at the latest."""
-        records = self._service.recurring.enabled()
+        try:
+            records = self._service.recurring.enabled()
+        except sqlite3.Error as error:
+            _log.warning("recurring runs cannot be read now: %s", error)
+            return _POLL_S
         known = {record.recurring_run_id for record in records}
         self._failures = {key: value for key, value in self._failures.items() if key in known}
-        return min((self._serve(record) for record in records), default=_IDLE_S)
+        return min((self._attend(record) for record in records), default=_IDLE_S)
+
+    def _attend(self, record: RecurringRun) -> float:
+        """The outermost frame of one recurring run: whatever goes wrong with it holds up no other."""
+        try:
+            return self._serve(record)
+        except Exception:  # noqa: BLE001  # it is logged whole, and looked at again
+            _log.exception("recurring run %s cannot be scheduled", record.recurring_run_id)
+            return _POLL_S
 
     def _serve(self, record: RecurringRun) -> float:
         """Makes the runs of one recurring run that are due; gives the seconds until the next look at it."""

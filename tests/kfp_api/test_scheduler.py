@@ -204,25 +204,25 @@ def test_a_clock_set_ahead_and_back_leaves_the_schedule_working(stage: Stage) ->
     assert stage.scheduled()[1:] == [3600]
 
 
-async def test_a_change_wakes_the_scheduler_and_an_error_does_not_end_it(stage: Stage, monkeypatch: Any) -> None:
-    scheduler = Scheduler(stage.service)
-    ticks: list[float] = []
-    seen = asyncio.Event()
+def test_a_recurring_run_that_cannot_be_scheduled_holds_up_no_other(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.recurring(Trigger(cron="no expression at all"), recurring_run_id="broken")
+    other = stage.recurring(EVERY_TEN, recurring_run_id="other")
+    advance(stage, Scheduler(stage.service), 10)
+    assert [run.recurring_run_id for run in stage.runs()] == [other.recurring_run_id]
+    assert "recurring run broken cannot be scheduled" in caplog.text
 
-    def tick() -> float:
-        ticks.append(stage.clock.now)
-        seen.set()
-        if len(ticks) == 2:
-            raise RuntimeError("the second round fails")
-        return 3600.0
 
-    monkeypatch.setattr(scheduler, "tick", tick)
-    working = asyncio.create_task(scheduler.run())
-    for number in (1, 2, 3):
-        await asyncio.wait_for(seen.wait(), 30)
-        assert len(ticks) >= number
-        seen.clear()
+async def test_a_change_wakes_the_scheduler_at_once(stage: Stage) -> None:
+    working = asyncio.create_task(Scheduler(stage.service).run())
+    for seconds in range(3):
+        stage.recurring(EVERY_TEN, recurring_run_id=f"r{seconds}")
+        stage.clock.now += 10
         stage.service.schedule_changed.set()
+        async with asyncio.timeout(30):
+            while {run.recurring_run_id for run in stage.runs()} != {f"r{n}" for n in range(seconds + 1)}:
+                await asyncio.sleep(0.001)
     working.cancel()
     with pytest.raises(asyncio.CancelledError):
         await working
