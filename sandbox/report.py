@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from sandbox.health import answers
-from sandbox.home import Home, read_json
+from sandbox.home import Home, put_aside, read_json
 from sandbox.modelserver.spec import Status
 from sandbox.modelserver.stored import stored
 from sandbox.parts import parts, urls
@@ -60,7 +60,7 @@ def describe(home: Home) -> dict[str, Any]:
             "artifacts": str(home.artifacts),
             "logs": str(home.logs),
         },
-        "put_aside": sorted(str(path) for path in (home.path / "kfp").glob("*.unreadable-*")),
+        "put_aside": [str(path) for path in put_aside(home)],
     }
 
 

@@ -254,6 +254,17 @@ def test_a_part_that_cannot_start_fails_up_in_words(home: Path) -> None:
     assert processes_of(home) == {}
 
 
+def test_up_and_info_tell_of_a_damaged_store_that_was_put_aside(home: Path) -> None:
+    (home / "kfp").mkdir(parents=True)
+    (home / "kfp" / "kfp.sqlite").write_bytes(b"this is no database, " * 1000)
+    shown = command(home, "up")
+    (aside,) = (home / "kfp").glob("kfp.sqlite.unreadable-*")
+    assert f"put aside: {aside}" in shown
+    assert json.loads(command(home, "info", "--json"))["put_aside"] == [str(aside)]
+    assert str(aside) in command(home, "info")
+    assert aside.read_bytes() == b"this is no database, " * 1000
+
+
 def test_a_home_that_cannot_be_made_is_an_error_in_words(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     shown = command(tmp_path / "file" / "home", "up", status=1, folder=tmp_path)
