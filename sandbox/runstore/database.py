@@ -5,11 +5,11 @@ One connection, one writer; a `kill -9` loses no committed row (WAL), a power cu
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import sqlite3
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from sandbox.errors import SandboxError
 from sandbox.runstore.schema import SCHEMA_VERSION, STEPS
 
+_HELD_BYTES = 16 * 1024 * 1024  # of documents that are held decoded, as text; decoded they take some times that
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
@@ -60,8 +61,9 @@ class Database:
         except SandboxError:
             self._connection.close()
             raise
-        # Specs are shared by many runs and never change: decode each once. The cache is bounded, big ones included.
-        self._decoded = functools.lru_cache(maxsize=64)(self._decode)
+        # Specs are shared by many runs and never change: each is decoded once, while it is used.
+        self._decoded: OrderedDict[str, Document] = OrderedDict()
+        self._held = 0  # bytes of their texts
 
     def _prepare(self) -> None:
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "cache_size=-16384"):
@@ -120,7 +122,17 @@ class Database:
 
     def get_blob(self, digest: str) -> dict[str, Any]:
         """The document of that hash. Shared with other callers: read it, never change it."""
-        return self._decoded(digest) if digest else {}
+        if not digest:
+            return {}
+        with self._lock:
+            found = self._decoded.get(digest)
+            if found is None:
+                found = self._decoded[digest] = self._decode(digest)
+                self._held += len(found.text)
+                while self._held > _HELD_BYTES and len(self._decoded) > 1:
+                    self._held -= len(self._decoded.popitem(last=False)[1].text)
+            self._decoded.move_to_end(digest)
+            return found
 
     def _decode(self, digest: str) -> Document:
         row = self.row("SELECT body FROM blobs WHERE hash = ?", (digest,))

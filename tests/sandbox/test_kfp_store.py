@@ -128,6 +128,15 @@ def test_one_spec_is_kept_once_and_goes_with_its_last_user(store: Store) -> None
     assert blobs(store) == 0
 
 
+def test_however_big_specs_are_few_are_held_in_memory(store: Store) -> None:
+    for number in range(12):
+        store.save_run(run_of(number, spec={"number": number, "padding": "x" * 3_000_000}))
+    assert [run.spec["number"] for run in store.unfinished_runs()] == list(range(12))
+    assert sum(len(document.text) for document in store.database._decoded.values()) <= 16 * 2**20
+    first, again = store.get_run("run-00011").spec, store.get_run("run-00011").spec
+    assert first is again, "what is used again is not decoded again"
+
+
 def test_a_deleted_run_takes_its_tasks_along_and_later_ones_are_dropped(store: Store) -> None:
     store.save_run(run_of(1))
     store.save_task(task_of(1, fingerprint="f", state="SUCCEEDED"))
