@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sandbox.errors import Conflict, NotFound
-from sandbox.runstore.database import Database, canonical
+from sandbox.runstore.database import Database, canonical, text_bytes
 from sandbox.runstore.listing import Page, Query, page_of, shown_time
 
 DEFAULT_EXPERIMENT = "Default"
@@ -192,7 +192,7 @@ class Catalog:
         return self._version(row)
 
     def list_versions(self, query: Query) -> Page[PipelineVersion]:
-        return page_of(self.database, query, self._version)
+        return page_of(self.database, query, self._version, lambda version: text_bytes(version.spec))
 
     def delete_version(self, pipeline_id: str, version_id: str) -> None:
         """Raises NotFound."""

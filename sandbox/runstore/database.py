@@ -37,6 +37,11 @@ class Document(dict[str, Any]):
     text: str = ""
 
 
+def text_bytes(document: dict[str, Any]) -> int:
+    """How long a document from the store is as text; 0 for any other."""
+    return len(document.text) if isinstance(document, Document) else 0
+
+
 class Database:
     """An open store file, created on first use. Every statement of one `transaction` is kept, or none is."""
 

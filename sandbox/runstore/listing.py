@@ -23,6 +23,7 @@ Record = TypeVar("Record")
 
 DEFAULT_PAGE_SIZE = 20
 MAX_PAGE_SIZE = 200
+MAX_PAGE_BYTES = 32 * 1024 * 1024  # as much as one spec may have
 _MOST_PREDICATES = 100
 _MOST_VALUES = 1000
 
@@ -384,8 +385,16 @@ def _continue(query: Query, token: str, sort_given: bool) -> Query:
     return replace(query, sort_column=column, descending=bool(descending), filter=wanted, after=(value, key))
 
 
-def page_of(database: Database, query: Query, record: Callable[[sqlite3.Row], Record]) -> Page[Record]:
-    """The page that `query` describes, each row turned into a record."""
+def page_of(
+    database: Database,
+    query: Query,
+    record: Callable[[sqlite3.Row], Record],
+    weight: Callable[[Record], int] = lambda record: 0,
+) -> Page[Record]:
+    """The page that `query` describes, each row turned into a record.
+
+    It is shorter than asked for where the records become too heavy: `weight` is what one takes, in bytes.
+    """
     clauses = [condition.sql for condition in query.conditions]
     values = [value for condition in query.conditions for value in condition.values]
     matching = f" WHERE {' AND '.join(clauses)}" if clauses else ""
@@ -400,6 +409,13 @@ def page_of(database: Database, query: Query, record: Callable[[sqlite3.Row], Re
         f"SELECT * FROM {query.table.name}{where} ORDER BY {column} {direction}, {key} {direction} LIMIT ?",
         (*values, query.page_size + 1),
     )
-    shown = rows[: query.page_size]
-    token = _token_after(database, query, shown[-1][key]) if len(rows) > len(shown) else ""
-    return Page([record(row) for row in shown], counted["total"] if counted else 0, token)
+    records: list[Record] = []
+    carried = 0
+    for row in rows[: query.page_size]:
+        made = record(row)
+        carried += weight(made)
+        if records and carried > MAX_PAGE_BYTES:
+            break
+        records.append(made)
+    token = _token_after(database, query, rows[len(records) - 1][key]) if len(rows) > len(records) else ""
+    return Page(records, counted["total"] if counted else 0, token)

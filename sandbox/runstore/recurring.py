@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sandbox.errors import NotFound
-from sandbox.runstore.database import Database, canonical
+from sandbox.runstore.database import Database, canonical, text_bytes
 from sandbox.runstore.listing import Page, Query, page_of, shown_time
 
 
@@ -103,7 +103,7 @@ class RecurringRuns:
         return self._record(dict(row))
 
     def list(self, query: Query) -> Page[RecurringRun]:
-        return page_of(self.database, query, lambda row: self._record(dict(row)))
+        return page_of(self.database, query, lambda row: self._record(dict(row)), lambda one: text_bytes(one.spec))
 
     def enabled(self) -> Sequence[RecurringRun]:
         """All that are to run, oldest first, without their specs: they are asked for every second."""

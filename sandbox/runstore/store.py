@@ -11,7 +11,7 @@ from typing import Any
 
 from sandbox.errors import NotFound, SandboxError
 from sandbox.runstore.artifacts import Artifact, artifacts_of
-from sandbox.runstore.database import Database, canonical
+from sandbox.runstore.database import Database, canonical, text_bytes
 from sandbox.runstore.listing import Page, Query, page_of, shown_time
 
 _LISTS_ARTIFACTS = 3  # the schema version from which on artifacts are listed
@@ -159,7 +159,7 @@ class Store:
             self.database.drop_blobs(row["spec_hash"], row["platform_hash"])
 
     def list_runs(self, query: Query) -> Page[Run]:
-        return page_of(self.database, query, self._run)
+        return page_of(self.database, query, self._run, lambda run: text_bytes(run.spec))
 
     def unfinished_runs(self) -> list[Run]:
         """Runs in no final state, oldest first: what the engine takes up again after a restart."""

@@ -137,6 +137,20 @@ def test_however_big_specs_are_few_are_held_in_memory(store: Store) -> None:
     assert first is again, "what is used again is not decoded again"
 
 
+def test_a_page_of_big_specs_is_cut_short_and_goes_on(store: Store) -> None:
+    for number in range(15):
+        store.save_run(run_of(number, spec={"number": number, "padding": "x" * 5_000_000}))
+    seen: list[str] = []
+    pages, token = 0, ""
+    while pages == 0 or token:
+        page = store.list_runs(parse_query(RUNS, {"page_size": "100", "page_token": token}))
+        assert 0 < sum(len(json.dumps(run.spec)) for run in page.records) <= 33 * 2**20
+        seen += [run.run_id for run in page.records]
+        pages, token = pages + 1, page.next_page_token
+    assert seen == [f"run-{number:05}" for number in range(15)]
+    assert pages == 3
+
+
 def test_a_deleted_run_takes_its_tasks_along_and_later_ones_are_dropped(store: Store) -> None:
     store.save_run(run_of(1))
     store.save_task(task_of(1, fingerprint="f", state="SUCCEEDED"))
