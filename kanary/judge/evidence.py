@@ -143,7 +143,7 @@ def start(
     """Evidence of a rollout that has not begun; of an array of `rollouts` where their shape is given.
 
     `shares`: the canary's shares of the policy's steps, 0..1 (others may come); `edges`: of the latency histogram, in
-    its unit; `classes`: none where predictions are not counted by class: then they are not judged.
+    ms; `classes`: none where predictions are not counted by class: then they are not judged.
     """
     if list(edges) != sorted(set(edges)):
         raise InputError(f"the edges of the latency histogram do not ascend: {list(edges)}.")

@@ -16,7 +16,7 @@ class Limits:
     """Absolute limits for when there is no stable arm to compare with: shares (0..1) of the requests.
 
     errors  failures tolerated; None: no limit
-    slower  edge of the latency histogram (its unit) -> share of the requests that may be slower
+    slower  edge of the latency histogram (ms) -> share of the requests that may be slower
     """
 
     errors: float | None = None

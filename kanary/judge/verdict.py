@@ -46,7 +46,8 @@ def verdict(evidence: Evidence, share: float, rate: float | None = None, forecas
     too late: a deadline leads to hold, never to a promotion. At a share of 1 there is no verdict "promote" any more.
     """
     kind = KINDS[int(decide(evidence, share))]
-    wanted = needs(evidence, share, rate) if forecast and kind == NEED_DATA and 0 < share < 1 else None
+    counted = bool(evidence.tallies.any())
+    wanted = needs(evidence, share, rate) if forecast and counted and kind == NEED_DATA and 0 < share < 1 else None
     tests = tests_of(evidence)
     return Verdict(
         kind=kind,

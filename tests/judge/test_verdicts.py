@@ -74,6 +74,12 @@ def test_a_canary_that_answers_nothing_has_failed() -> None:
     assert "at 5 % of the traffic the canary has answered no request, while stable has answered 1,197" in found.sentence
 
 
+def test_without_any_request_nothing_is_forecast() -> None:
+    found = verdict(begun(), 0.05, rate=1.0)
+    assert (found.kind, found.needs) == (NEED_DATA, None)
+    assert found.sentence == "Need data: no request has been counted yet."
+
+
 def test_a_proxy_without_traffic_shows_nothing_about_the_canary() -> None:
     evidence = update(begun(), counts((0, 0), (3, 0)), 0.05)
     found = verdict(evidence, 0.05, rate=0.1)
