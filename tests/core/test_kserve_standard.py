@@ -10,9 +10,10 @@ import pytest
 
 from kanary import manifests, release
 from kanary.errors import InputError, KanaryError
-from kanary.kserve import deploy, rollback, steer
+from kanary.kserve import deploy, rollback, standard, steer
 from kanary.kserve.deploy import Ready, Started
 from kanary.kserve.rollback import Rollback
+from kanary.kserve.status import service_status
 from kanary.operations import Request
 from tests.core.cluster import NAMESPACE, Killed, digest, path
 from tests.core.standard_cluster import StandardCluster, manifest, named
@@ -344,6 +345,29 @@ def test_nothing_of_the_services_own_annotations_or_labels_is_ever_written() -> 
     bodies = [r.body for r in cluster.sent if r.method == "PATCH"]
     assert bodies
     assert all(set(body["metadata"]) == {"resourceVersion"} for body in bodies)
+
+
+def test_the_services_own_mode_is_kept_and_another_is_refused() -> None:
+    cluster = StandardCluster()
+    assert cluster.run(deploy.mode_for("m", NAMESPACE)) == "Knative"
+    assert cluster.run(deploy.mode_for("m", NAMESPACE, "Standard")) == "Standard"
+    deployed(cluster, 1)
+    assert cluster.run(deploy.mode_for("m", NAMESPACE)) == "Standard"
+    with pytest.raises(InputError, match="ns/m runs in KServe's mode Standard, and Knative is asked for"):
+        cluster.run(deploy.mode_for("m", NAMESPACE, "Knative"))
+
+
+def test_a_server_that_runs_again_after_a_crash_is_not_called_a_failure() -> None:
+    cluster = never_ready()
+    crashed = {"lastState": {"terminated": {"exitCode": 3, "message": "cannot load"}}}
+
+    def failure(state: dict[str, Any]) -> str:
+        pods = [{"status": {"containerStatuses": [crashed | {"state": state}]}}]
+        return service_status(cluster.service | {standard.PODS: pods}).failure
+
+    assert failure({"running": {"startedAt": "now"}}) == ""
+    assert failure({"waiting": {"reason": "CrashLoopBackOff"}}) == "CrashLoopBackOff: exit code 3: cannot load"
+    assert failure({"waiting": {"reason": "ContainerCreating"}}) == ""
 
 
 def test_every_trap_that_the_readme_names_has_the_test_that_it_names() -> None:
