@@ -34,8 +34,8 @@ TIMES_FASTER = 100.0
 TASKS_A_SECOND = 60.0
 FAN_OUT = 200
 GOAL = (
-    f"5 torch+pandas steps {TIMES_FASTER:g} times faster than kfp.local; 5 trivial ones faster than ZenML and Metaflow; "
-    f"a fan-out of {FAN_OUT} at {TASKS_A_SECOND:g} tasks/s"
+    f"5 torch+pandas steps {TIMES_FASTER:g} times faster than kfp.local; 5 trivial ones faster than ZenML's and "
+    f"Metaflow's; a fan-out of {FAN_OUT} at {TASKS_A_SECOND:g} tasks/s"
 )
 _PEERS = {"zenml": ("bench.peers.zenml_runner", ()), "metaflow": ("bench.peers.metaflow_runner", ("timed",))}
 _DEADLINE_S = 900.0

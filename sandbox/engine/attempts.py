@@ -57,14 +57,17 @@ class Attempts:
     killed: bool = False
     _running: dict[asyncio.Task[Values], tuple[Worker | None, bool]] = field(default_factory=dict)
     _stopping: set[asyncio.Task[None]] = field(default_factory=set)
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _cancelling: asyncio.Event = field(default_factory=asyncio.Event)
+    _killing: asyncio.Event = field(default_factory=asyncio.Event)
     _told: bool = False
 
     def stop(self) -> None:
         """End what runs; called again, exit tasks, too."""
         self.killed = self.cancelled
         self.cancelled = True
-        self._changed.set()
+        self._cancelling.set()
+        if self.killed:
+            self._killing.set()
         for attempt, (worker, exiting) in list(self._running.items()):
             if not self.stopped(exiting):
                 continue
@@ -107,11 +110,9 @@ class Attempts:
 
     async def _pause(self, seconds: float, exiting: bool) -> None:
         """Wait, but no longer than until the run is stopped."""
-        if exiting:
-            await asyncio.sleep(seconds)
-            return
+        stopped = self._killing if exiting else self._cancelling
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), seconds)
+            await asyncio.wait_for(stopped.wait(), seconds)
 
     async def _supervised(self, record: Task, work: Work) -> Values:
         """One attempt, in a task of its own so that it can be ended in whatever it is at."""
@@ -215,14 +216,14 @@ class Attempts:
             place.mkdir(parents=True, exist_ok=True)
         env = {entry["name"]: entry.get("value", "") for entry in container.get("env", [])}
         artifacts = {name: listed["artifacts"] for name, listed in entered["inputs"]["artifacts"].items()}
-        workspace = [Path(facts.workspace)] if Path(facts.workspace).exists() else []
+        shared = [path for path in (Path(facts.workspace), Path(self.means.env["KUBECONFIG"])) if path.exists()]
         order = containers.Order(
             name=f"kanary-{record.task_id}",
             image=container["image"],
             command=words(container.get("command", []), entered, defaulted, facts),
             args=words(container.get("args", []), entered, defaulted, facts),
             env={**self._env(record), **env},
-            mounts=containers.mounts([folder, *places, *workspace], artifacts),
+            mounts=containers.mounts([folder, *places, *shared], artifacts),
             log=folder / "log",
         )
         await containers.run(order)

@@ -19,6 +19,7 @@ from sandbox.engine.spec import as_text, component, is_loop, plain_numbers, sele
 from sandbox.errors import SandboxError
 
 Artifact = dict[str, Any]
+MOST_ITEMS = 20_000
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,8 @@ def iterations(task: Mapping[str, Any], found: Mapping[str, Any], inputs: Values
             raise TaskFailed(f"the loop's items are no JSON: {error}: {items[:200]!r}") from error
     if not isinstance(items, list):
         raise TaskFailed(f"the loop's items are no list: {as_text(items)[:200]}")
+    if len(items) > MOST_ITEMS:
+        raise TaskFailed(f"the loop has {len(items):,} items; at most {MOST_ITEMS:,} are run")
     kept = {name: value for name, value in inputs.parameters.items() if name != source}
     definition = found.get("inputDefinitions", {}).get("parameters", {}).get(item, {})
     return [Values({**kept, item: _input(one, definition, item)}, inputs.artifacts) for one in items]

@@ -291,3 +291,20 @@ def test_items_that_are_no_list_fail_the_loop_saying_so(engine: Any, compiled: A
     outcome = engine.run(spec)
     assert outcome.run.state == "FAILED"
     assert "not of type LIST" in outcome.run.error or "no list" in outcome.run.error
+
+
+@pytest.mark.kfp_local_differs("it runs them all")
+def test_a_loop_over_an_enormous_list_fails_instead_of_filling_the_machine(run: Runs) -> None:
+    @dsl.component(base_image="python:3.11", install_kfp_package=False)
+    def numbers(count: int) -> list[int]:
+        return list(range(count))
+
+    @dsl.pipeline(name="enormous")
+    def pipeline() -> None:
+        with dsl.ParallelFor(numbers(count=20_001).output) as item:
+            steps.number(value=item)
+
+    outcome = run(pipeline)
+    assert outcome.run.state == "FAILED"
+    assert "20,001 items" in outcome.run.error
+    assert outcome.steps() == {"numbers": "SUCCEEDED"}
