@@ -5,6 +5,7 @@ What is well-formed, but would not be run as Kubeflow runs it, is Unsupported an
 
 from __future__ import annotations
 
+import graphlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -119,7 +120,7 @@ def _check_task(task: Mapping[str, Any], where: str, spec: Mapping[str, Any], si
             raise InvalidSpec(
                 f"the condition cannot be parsed: {condition}: {error.message}", f"{where}.triggerPolicy.condition"
             ) from error
-    missing = upstream(task) - set(siblings)
+    missing = [name for name in upstream(task) if name not in siblings]
     if missing:
         raise InvalidSpec(f"waits for {sorted(missing)[0]!r}, which is no task beside it", where)
     if is_loop(task):
@@ -191,12 +192,11 @@ def _check_outputs(dag: Mapping[str, Any], where: str, spec: Mapping[str, Any], 
 
 
 def _check_acyclic(tasks: Mapping[str, Any], where: str) -> None:
-    waiting = {name: upstream(task) for name, task in tasks.items()}
-    while ready := [name for name, names in waiting.items() if not names & set(waiting)]:
-        for name in ready:
-            del waiting[name]
-    if waiting:
-        raise InvalidSpec(f"tasks wait for each other: {', '.join(sorted(waiting))}", f"{where}.dag.tasks")
+    try:
+        graphlib.TopologicalSorter({name: upstream(task) for name, task in tasks.items()}).prepare()
+    except graphlib.CycleError as error:
+        circle = ", ".join(sorted(set(error.args[1])))
+        raise InvalidSpec(f"tasks wait for each other: {circle}", f"{where}.dag.tasks") from None
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
