@@ -59,6 +59,7 @@ VERBS = {
                         "", (*_CLUSTER, "readonly")),
     "promote": Verb("kanary.commands.rollout:promote", "make the canary the stable release",
                     "", (*_CLUSTER, "readonly")),
+    "history": Verb("kanary.commands.history:history", "list a service's releases, and how each ended", "", _CLUSTER),
     "traffic": Verb("kanary.commands.traffic:traffic", "send prediction requests made of a data set's rows",
                     "pipelines", _CLUSTER),
 }  # fmt: skip
