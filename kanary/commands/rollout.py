@@ -17,6 +17,7 @@ from kanary.kserve.readiness import Readiness
 from kanary.kserve.status import ServiceStatus
 from kanary.kserve.steer import Moved
 from kanary.kubernetes import Kubernetes
+from kanary.rollout import acts, brief
 from kanary.text import one_line, table
 
 if TYPE_CHECKING:
@@ -36,11 +37,13 @@ def _status(given: argparse.Namespace, config: Config) -> int:
         namespace = namespace_of(api, config)
         if given.service:
             found = api.call(steer.status(given.service, namespace))
+            record = api.call(acts.current(given.service, namespace))
             if given.json:
                 back = asdict(api.call(way_back.readiness(given.service, namespace, look=models.glance)))
-                print(json.dumps(as_json(found) | {"readiness": back}, indent=2))
+                told = brief.summary(record) if record is not None else None
+                print(json.dumps(as_json(found) | {"readiness": back, "rollout": told}, indent=2))
             else:
-                print(report(found))
+                print(report(found) + (f"\n\n{brief.report(record)}" if record is not None else ""))
             return 0
         services = api.call(steer.statuses(namespace))
     if given.json:
