@@ -82,6 +82,14 @@ def pods(namespace: str, name: str = "") -> str:
     return _path("/api/v1", namespace, "pods", name)
 
 
+def log(namespace: str, pod: str, *, container: str = "", tail: int = 0, follow: bool = False) -> Request:
+    """The request whose body is a pod's log, the newest `tail` lines of it, or all."""
+    params = {"container": container} if container else {}
+    params |= {"tailLines": str(tail)} if tail else {}
+    params |= {"follow": "true"} if follow else {}
+    return Request("GET", f"{pods(namespace, pod)}/log", params)
+
+
 def read(path: str, **params: str) -> Request:
     """Gets an object or a list."""
     return Request("GET", path, params)

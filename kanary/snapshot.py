@@ -44,9 +44,7 @@ def failed(before: Snapshot[T], error: KanaryError | tuple[str, str], now: float
     said, hint = error if isinstance(error, tuple) else (error.message, error.hint)
     # What was live until now is as old as this moment.
     at = now if before.live and before.value is not None else before.at
-    return replace(
-        before, at=at, error=said, hint=hint, failures=before.failures + 1, retry_at=now + pause, live=False
-    )
+    return replace(before, at=at, error=said, hint=hint, failures=before.failures + 1, retry_at=now + pause, live=False)
 
 
 def back_off(interval: float, failures: int, jitter: float) -> float:

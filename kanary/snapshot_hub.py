@@ -9,6 +9,7 @@ import asyncio
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +22,7 @@ from kanary.snapshot_runs import Runs, refresh
 
 if TYPE_CHECKING:
     from kanary.api import AsyncClient
+    from kanary.kubeconfig import Access
     from kanary.kubernetes_async import AsyncKubernetes
     from kanary.snapshot_metrics import Metrics
     from kanary.snapshot_rights import Rights
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 RUNS, SERVICES, METRICS, EVENTS, RIGHTS = "runs", "services", "metrics", "events", "rights"
-SHOWN = {RUNS: "runs", SERVICES: "services", METRICS: "metrics", EVENTS: "events"}
 _EVENTS_KEPT = 1000
 
 
@@ -66,7 +67,10 @@ class Connections:
             if self._kubernetes is None:
                 module = await asyncio.to_thread(importlib.import_module, "kanary.kubernetes_async")
                 self._kubernetes = await asyncio.to_thread(module.connect, self.config)
-        return self._kubernetes
+            opened = self._kubernetes
+            assert opened is not None
+            opened.readonly = opened.readonly or _matches(opened.access.context, self.config.readonly_contexts)
+        return opened
 
     async def prometheus(self) -> AsyncClient:
         if not self.config.prometheus_url:
@@ -77,6 +81,11 @@ class Connections:
                 metrics = await asyncio.to_thread(importlib.import_module, "kanary.snapshot_metrics")
                 self._prometheus = api.AsyncClient(metrics.server(self.config))
         return self._prometheus
+
+    @property
+    def access(self) -> Access | None:
+        """The Kubernetes API as the kubeconfig names it, once that was read."""
+        return self._kubernetes.access if self._kubernetes else None
 
     async def call(self, operation: Operation[T]) -> T:
         """An operation of Kubeflow Pipelines."""
@@ -105,6 +114,23 @@ class Hub:
         self._documents: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
         self._config_maps: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
         self._wakes: dict[str, list[asyncio.Event]] = {}
+
+    @property
+    def context(self) -> str:
+        """The context of the kubeconfig, as far as is known by now."""
+        entered = self.connections.access
+        return entered.context if entered else self.connections.config.context
+
+    @property
+    def readonly(self) -> bool:
+        """Whether nothing may be changed here: everywhere, or in contexts like this one."""
+        config = self.connections.config
+        return config.readonly or _matches(self.context, config.readonly_contexts)
+
+    @property
+    def protected(self) -> bool:
+        """Whether whoever changes something here has to type its name."""
+        return _matches(self.context, self.connections.config.protected_contexts)
 
     def snapshot(self, name: str) -> Snapshot[Any]:
         found: Snapshot[Any] = getattr(self, name)
@@ -253,9 +279,11 @@ class Hub:
         worse = self._documents if self._documents.error else self._config_maps
         if worse.error:
             at, live = self._documents.at, self._documents.live
-            snapshot: Snapshot[Any] = Snapshot(
-                found, at, worse.error, worse.hint, worse.failures, worse.retry_at, live
-            )
+            snapshot: Snapshot[Any] = Snapshot(found, at, worse.error, worse.hint, worse.failures, worse.retry_at, live)
         else:
             snapshot = succeeded(found, self._documents.at or 0.0, live=True)
         self._tell(SERVICES, snapshot)
+
+
+def _matches(context: str, patterns: str) -> bool:
+    return bool(context) and any(fnmatchcase(context, pattern.strip()) for pattern in patterns.split(",") if pattern)

@@ -33,6 +33,7 @@ class Profile:
     namespace: str
     revision: str
     unit: float
+    active: str = ""  # the gauge of requests under way, where there is one
 
 
 PROFILES = (
@@ -45,6 +46,7 @@ PROFILES = (
         "namespace",
         "revision",
         0.001,
+        "envoy_cluster_upstream_rq_active",
     ),
     Profile(
         "Knative queue-proxy",
@@ -196,7 +198,11 @@ def _extended(courses: Mapping[str, Course], points: Mapping[str, Point]) -> dic
 def _instant(query: str, at: float | None = None) -> Operation[list[tuple[Mapping[str, str], float]]]:
     params = {"query": query} | ({"time": f"{at:.3f}"} if at is not None else {})
     answer = yield Request("GET", "/api/v1/query", params)
-    if isinstance(answer, dict) and isinstance(answer.get("data"), dict) and answer["data"].get("resultType") == "scalar":
+    if (
+        isinstance(answer, dict)
+        and isinstance(answer.get("data"), dict)
+        and answer["data"].get("resultType") == "scalar"
+    ):
         value = answer["data"].get("result")
         return [({}, _number(value[1]))] if isinstance(value, list) and len(value) == 2 else []
     return [(entry.get("metric") or {}, _number((entry.get("value") or [0, 0])[1])) for entry in _result(answer)]
@@ -223,3 +229,24 @@ def _finite(value: float | None, unit: float) -> float | None:
 
 def _key(profile: Profile, labels: Mapping[str, str]) -> str:
     return f"{labels.get(profile.namespace, '')}/{labels.get(profile.revision, '')}"
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many requests revisions have been sent in all, as of one scrape; None where none is counted any more."""
+
+    total: float | None
+    scraped: float = 0.0  # seconds since the epoch
+    active: float = 0.0  # under way
+
+
+def count(profile: Profile, namespace: str, revisions: Sequence[str]) -> Operation[Count]:
+    """The raw counters of some revisions at the newest scrape."""
+    names = "|".join(revisions)
+    where = f'{{{profile.namespace}="{namespace}",{profile.revision}=~"{names}"}}'
+    total = yield from _instant(f"sum({profile.requests}{where})")
+    scraped = yield from _instant(f"max(timestamp({profile.requests}{where}))")
+    active = (yield from _instant(f"sum({profile.active}{where})")) if profile.active else []
+    if not total or not scraped:
+        return Count(None)
+    return Count(total[0][1], scraped[0][1], active[0][1] if active else 0.0)

@@ -10,8 +10,7 @@ from typing import Any
 from kanary import release
 from kanary.errors import KanaryError
 from kanary.kserve.status import ServiceStatus, service_status
-from kanary.kubernetes import Document
-from kanary.release import State
+from kanary.release import Document, State
 from kanary.snapshot import Snapshot
 
 CONFIG_MAPS = "app.kubernetes.io/managed-by=kanary"  # label selector

@@ -9,7 +9,7 @@ from typing import Any
 
 from kanary import release
 from kanary.kfp_types import Run
-from kanary.kubernetes import Document
+from kanary.release import Document
 from kanary.snapshot_services import Service, moment
 
 RUN, RELEASE, ACT, EVENT = "run", "release", "act", "event"
