@@ -20,14 +20,22 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
+class Next:
+    """The page that follows another: the token that asks for it, and when the oldest run of the other began."""
+
+    token: str
+    below: datetime
+
+
+@dataclass(frozen=True)
 class Runs:
-    """Runs by id. `older`: the token of the first page that was not read yet, "" where all were; `total`: in all."""
+    """Runs by id. `older`: the first page that was not read yet, None where all were; `total`: how many in all."""
 
     by_id: Mapping[str, Run] = field(default_factory=dict)
-    older: str = ""
+    older: Next | None = None
     total: int = 0
     deep: bool = False  # older pages than the newest were read
-    again: str = ""  # the token of the older page that is read again next; "" for the first of them
+    again: Next | None = None  # the older page that is read again next; None for the first of them
 
 
 def refresh(known: Runs, *, namespace: str = "", archived: bool = False, more: bool = False) -> Operation[Runs]:
@@ -37,43 +45,44 @@ def refresh(known: Runs, *, namespace: str = "", archived: bool = False, more: b
     """
     predicates = () if archived else (kfp.NOT_ARCHIVED,)
     page = yield from kfp.list_runs(page_size=NEWEST, predicates=predicates, namespace=namespace, with_tasks=True)
-    if known.deep:
-        runs = with_page(known, page, first=True)
-    else:
-        # What has left the newest page would never be read again.
-        runs = replace(with_page(Runs(), page, first=True), older=page.next_page_token)
-    fresh = more and bool(runs.older)
-    token = runs.older if fresh else (runs.again or page.next_page_token) if runs.deep else ""
-    if not token:
+    # Where it is the only page that is known, what has left it would never be read again.
+    newest = with_page(known if known.deep else Runs(), page, None)
+    runs = newest if known.deep else replace(newest, older=_after(page))
+    fresh = more and runs.older is not None
+    following = runs.older if fresh else (runs.again or _after(page)) if runs.deep else None
+    if following is None:
         return runs
-    older = yield from kfp.list_runs(page_token=token, page_size=OLDER, predicates=predicates, namespace=namespace)
-    runs = with_page(runs, older, first=False)
+    older = yield from kfp.list_runs(
+        page_token=following.token, page_size=OLDER, predicates=predicates, namespace=namespace
+    )
+    runs = with_page(runs, older, following.below)
     if fresh:
-        return replace(runs, older=older.next_page_token, deep=True)
-    ended = not older.next_page_token or _reaches_the_oldest(older, known)
-    return replace(runs, again="" if ended else older.next_page_token)
+        return replace(runs, older=_after(older), deep=True)
+    return replace(runs, again=None if _reaches_the_oldest(older, known) else _after(older))
 
 
-def with_page(known: Runs, page: RunPage, *, first: bool) -> Runs:
-    """What is known after a page: it tells all there is between its newest and its oldest run.
+def with_page(known: Runs, page: RunPage, below: datetime | None) -> Runs:
+    """What is known after a page: it tells all there is from `below` (None: from the newest) down to its oldest run.
 
-    A first page also tells that nothing is newer, one without a token that nothing is older.
+    A page without a token for the next one tells that nothing is older.
     """
     listed = {run.run_id: _with_tasks(run, known.by_id.get(run.run_id)) for run in page.runs}
-    newest = max((_begun(run) for run in page.runs), default=None)
     oldest = min((_begun(run) for run in page.runs), default=None)
 
     def gone(run: Run) -> bool:
-        if newest is None or oldest is None:
-            return first and not page.next_page_token
-        # Of runs that began together the server's own order is not known: those at the edge stay.
-        below = _begun(run) < newest or first
-        above = _begun(run) > oldest or not page.next_page_token
-        return below and above
+        # Of runs that began together the server's own order is not known: those at an edge stay.
+        inside = below is None or _begun(run) < below
+        return inside and (not page.next_page_token or (oldest is not None and _begun(run) > oldest))
 
     kept = {key: run for key, run in known.by_id.items() if key not in listed and not gone(run)}
     found = MappingProxyType(kept | listed)
     return replace(known, by_id=found, total=max(page.total, len(found)))
+
+
+def _after(page: RunPage) -> Next | None:
+    if not page.next_page_token or not page.runs:
+        return None
+    return Next(page.next_page_token, min(map(_begun, page.runs)))
 
 
 def _begun(run: Run) -> datetime:

@@ -22,6 +22,9 @@ from tui.actions import Action as Entry
 from tui.help import HelpScreen
 from tui.look import DARK, LIGHT, THEMES, default_theme
 from tui.main import MainScreen
+from tui.run import RunScreen
+from tui.service import ServiceScreen
+from tui.view import OpenRun, OpenService
 
 if TYPE_CHECKING:
     from kanary.cli import Action
@@ -96,6 +99,12 @@ class Monitor(App[None]):
             # Screens below others look when they come up again.
             if changed is not None and (screen.is_current or not isinstance(screen, MainScreen)):
                 changed(name)
+
+    def on_open_run(self, event: OpenRun) -> None:
+        self.push_screen(RunScreen(self.hub, event.run))
+
+    def on_open_service(self, event: OpenService) -> None:
+        self.push_screen(ServiceScreen(self.hub, event.key))
 
     # ---- every action goes through here
 

@@ -10,10 +10,10 @@ from textual import on
 
 from kanary.snapshot import Snapshot
 from kanary.snapshot_hub import EVENTS, RUNS, SERVICES
-from kanary.snapshot_timeline import BAD, GOOD, RUN, WARNING, Entry, timeline
-from tui.look import clock_time
-from tui.table import Cell, Column, KeyedTable, Row
-from tui.view import Listing, View
+from kanary.snapshot_timeline import BAD, WARNING, Entry, timeline
+from tui.cells import entry_row
+from tui.table import Column, KeyedTable
+from tui.view import Listing, OpenRun, OpenService, View
 
 COLUMNS = (
     Column("when", "WHEN", 11),
@@ -23,7 +23,6 @@ COLUMNS = (
     Column("who", "WHO", 12, at=120),
     Column("text", "WHAT", 0),
 )
-_SIGNS = {GOOD: ("✓", "good"), WARNING: ("!", "warn"), BAD: ("✗", "bold bad")}
 _WEIGHTS = (BAD, WARNING)
 
 SORTS: Mapping[str, Callable[[Entry, datetime], Any]] = {
@@ -33,18 +32,6 @@ SORTS: Mapping[str, Callable[[Entry, datetime], Any]] = {
 }
 
 
-def row(entry: Entry, now: datetime) -> Row:
-    sign, style = _SIGNS.get(entry.weight, (" ", ""))
-    return (
-        Cell(clock_time(entry.when, now), "dim"),
-        Cell(f"{sign} {entry.kind}", style),
-        Cell(entry.subject),
-        Cell(entry.subject if entry.kind == RUN else entry.subject.rpartition("/")[2]),
-        Cell(entry.who, "dim"),
-        Cell(entry.text, style if entry.weight in (BAD, WARNING) else ""),
-    )
-
-
 def words(entry: Entry) -> Sequence[str]:
     return entry.kind, entry.subject, entry.text, entry.who
 
@@ -52,7 +39,7 @@ def words(entry: Entry) -> Sequence[str]:
 class EventsView(View[Entry]):
     """The timeline."""
 
-    LISTING: ClassVar[Listing[Entry]] = Listing("events", "Events", COLUMNS, SORTS, lambda e: e.key, row, words)
+    LISTING: ClassVar[Listing[Entry]] = Listing("events", "Events", COLUMNS, SORTS, lambda e: e.key, entry_row, words)
     SOURCES: ClassVar[tuple[str, ...]] = (EVENTS, SERVICES, RUNS)
 
     def items(self) -> Sequence[Entry]:
@@ -75,12 +62,8 @@ class EventsView(View[Entry]):
         if entry is None:
             return
         if runs and entry.ref in runs.by_id:
-            from tui.run import RunScreen
-
-            self.app.push_screen(RunScreen(self.hub, runs.by_id[entry.ref]))
+            self.post_message(OpenRun(runs.by_id[entry.ref]))
         elif entry.ref in services:
-            from tui.service import ServiceScreen
-
-            self.app.push_screen(ServiceScreen(self.hub, entry.ref))
+            self.post_message(OpenService(entry.ref))
         else:
             self.notify("What it is about is not there any more.", timeout=3)

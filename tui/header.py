@@ -40,8 +40,9 @@ class Header(Vertical):
 
     DEFAULT_CSS = """
     Header { height: auto; dock: top; background: $panel; }
-    Header > Static { height: 1; padding: 0 1; background: $panel; color: $foreground; }
-    Header > #problem { height: auto; max-height: 4; display: none; background: $error 18%; }
+    Header > Static { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; background: $panel;
+        color: $foreground; }
+    Header > #problem { height: auto; text-wrap: wrap; max-height: 4; display: none; background: $error 18%; }
     Header.problem > #problem { display: block; }
     Header:ansi > #problem { background: ansi_default; color: ansi_red; }
     """

@@ -22,11 +22,11 @@ from kanary.snapshot import Snapshot, poll
 from kanary.snapshot_hub import RUNS, Hub
 from kanary.text import duration, one_line, plain, shortened
 from tui.actions import bindings
+from tui.cells import progress_cell, state_cell
 from tui.header import Header
 from tui.log_pane import LogPane, Tail
 from tui.look import Spans, clock_time, state_sign, styled, styles
 from tui.run_acts import RunActs
-from tui.runs import progress_cell, state_cell
 from tui.table import Cell, Column, KeyedTable, Row
 
 COLUMNS = (
@@ -174,7 +174,7 @@ class RunScreen(Screen[None], RunActs):
     PLACES: ClassVar[tuple[str, ...]] = ("run", "onerun")
     BINDINGS = bindings("run", "onerun")
     DEFAULT_CSS = """
-    RunScreen > #facts { height: auto; max-height: 4; padding: 0 1; }
+    RunScreen > #facts { text-wrap: nowrap; text-overflow: ellipsis; height: auto; max-height: 4; padding: 0 1; }
     RunScreen > #failure { height: auto; max-height: 25%; padding: 0 1; color: $text-error; background: $error 12%;
         display: none; }
     RunScreen.failed > #failure { display: block; }

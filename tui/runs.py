@@ -12,10 +12,11 @@ from kanary.kfp_types import Run, progress
 from kanary.snapshot_hub import RUNS
 from kanary.text import duration
 from tui.actions import bindings
-from tui.look import clock_time, state_sign
+from tui.cells import progress_cell, state_cell
+from tui.look import clock_time
 from tui.run_acts import RunActs
 from tui.table import Cell, Column, KeyedTable, Row
-from tui.view import Listing, View
+from tui.view import Listing, OpenRun, View
 
 COLUMNS = (
     Column("state", "STATE", 11),
@@ -38,21 +39,6 @@ SORTS: Mapping[str, Callable[[Run, datetime], Any]] = {
     "state": lambda run, now: _URGENCY.index(run.state) if run.state in _URGENCY else -1,
     "duration": lambda run, now: -(run.seconds(now) or 0.0),
 }
-
-
-def state_cell(state: str, note: str = "") -> Cell:
-    """`✓ SUCCEEDED cached`; a state that nobody knows keeps its name."""
-    sign, style = state_sign(state)
-    return Cell(f"{sign} {state} {note}".rstrip(), style)
-
-
-def progress_cell(done: int, total: int, state: str, width: int = 12) -> Cell:
-    """A bar of tasks done."""
-    if not total:
-        return Cell("")
-    full = width * done // total
-    style = {"FAILED": "bad", "SUCCEEDED": "good", "CANCELED": "warn"}.get(state, "info")
-    return Cell("", spans=(("━" * full, style), ("─" * (width - full), "dim")))
 
 
 def row(run: Run, now: datetime) -> Row:
@@ -103,11 +89,9 @@ class RunsView(View[Run], RunActs):
 
     @on(KeyedTable.Selected, "#runs-table")
     def _open(self, event: KeyedTable.Selected) -> None:
-        from tui.run import RunScreen
-
         run = self.item(event.key)
         if run is not None:
-            self.app.push_screen(RunScreen(self.hub, run))
+            self.post_message(OpenRun(run))
 
     def act_archived(self) -> None:
         self.hub.show_archived(not self.hub.archived)

@@ -23,7 +23,7 @@ from kanary.snapshot_services import Service
 from kanary.snapshot_timeline import Entry, of_service, timeline
 from kanary.text import duration, one_line, plain
 from tui.actions import bindings
-from tui.events import row as event_row
+from tui.cells import entry_row
 from tui.graph import chart, latency, percent, rate, share_bar
 from tui.header import Header
 from tui.log_pane import LogPane, Tail
@@ -188,6 +188,7 @@ class ServiceScreen(Screen[None], ServiceActs):
     PLACES: ClassVar[tuple[str, ...]] = ("service", "services")
     BINDINGS = bindings("services", "service")
     DEFAULT_CSS = """
+    ServiceScreen > Static { text-wrap: nowrap; text-overflow: ellipsis; }
     ServiceScreen > #facts { height: auto; max-height: 6; padding: 0 1; }
     ServiceScreen > #revisions { height: auto; min-height: 3; max-height: 8; }
     ServiceScreen > #panes { height: 1; padding: 0 1; background: $panel; }
@@ -195,7 +196,7 @@ class ServiceScreen(Screen[None], ServiceActs):
     ServiceScreen.stale > #revisions { opacity: 55%; }
     ServiceScreen VerticalScroll { height: 1fr; padding: 0 1; }
     ServiceScreen VerticalScroll > Static { height: auto; }
-    ServiceScreen #charts { padding: 0 1; height: 1fr; }
+    ServiceScreen #charts { text-wrap: nowrap; padding: 0 1; height: 1fr; }
     """
 
     def __init__(self, hub: Hub, key: str) -> None:
@@ -291,14 +292,14 @@ class ServiceScreen(Screen[None], ServiceActs):
         elif pane == "events":
             entries = of_service(timeline((), {self._key: service}, self.hub.events.value or {}), self._key)
             self._events = {entry.key: entry for entry in entries}
-            self._events_table.show(list(self._events), self._event_row)
+            self._events_table.show(list(self._events), self._entry_row)
         elif pane == "yaml":
             self._yaml.update(Text(plain(as_yaml(service.document))))
         else:
             self._log.watch_log(self._tail(service))
 
-    def _event_row(self, key: str) -> Row:
-        when, kind, _, _, _, text = event_row(self._events[key], datetime.now(UTC))
+    def _entry_row(self, key: str) -> Row:
+        when, kind, _, _, _, text = entry_row(self._events[key], datetime.now(UTC))
         return when, kind, text
 
     def _styled(self, lines: Sequence[Spans]) -> Text:

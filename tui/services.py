@@ -18,7 +18,7 @@ from tui.graph import latency, percent, rate, share_bar, sparkline
 from tui.look import state_sign
 from tui.service_acts import ServiceActs
 from tui.table import Cell, Column, KeyedTable, Row
-from tui.view import Listing, View
+from tui.view import Listing, OpenService, View
 
 COLUMNS = (
     Column("state", "STATE", 10),
@@ -182,6 +182,4 @@ class ServicesView(View[Line], ServiceActs):
 
     @on(KeyedTable.Selected, "#services-table")
     def _open(self, event: KeyedTable.Selected) -> None:
-        from tui.service import ServiceScreen
-
-        self.app.push_screen(ServiceScreen(self.hub, event.key))
+        self.post_message(OpenService(event.key))

@@ -154,10 +154,9 @@ class SubmitScreen(ModalScreen[None]):
             raise InputError("The run has no name.", "Give it one.")
         origin = self._origin
         if self._pipeline is not None:
-            declared = self._pipeline.parameters
-            # An empty line leaves a parameter to its default; one without a default is then missed by bind.
-            kept = [f"{key}={text}" for key, text in given.items() if text or not _optional(declared.get(key, {}))]
-            kept = [entry for entry in kept if not entry.endswith("=") or _is_text(declared, entry[:-1])]
+            before = origin.parameters if origin else {}
+            # An empty line leaves a parameter to its default; bind misses one that has none.
+            kept = [f"{key}={text}" for key, text in given.items() if text or before.get(key) == ""]
             parameters = bind(self._pipeline, kept)
         elif origin is not None:
             parameters = {key: _read_value(text, origin.parameters.get(key)) for key, text in given.items()}
@@ -220,11 +219,3 @@ def _read_value(text: str, before: Any) -> Any:
         return json.loads(text)
     except ValueError:
         raise InputError(f"{text!r} is no JSON, as {json.dumps(before)} was.", "Write it as JSON.") from None
-
-
-def _optional(entry: Mapping[str, Any]) -> bool:
-    return bool(entry.get("isOptional")) or "defaultValue" in entry
-
-
-def _is_text(declared: Mapping[str, Mapping[str, Any]], key: str) -> bool:
-    return bool(declared.get(key, {}).get("parameterType", "STRING") == "STRING")

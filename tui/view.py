@@ -11,8 +11,10 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.message import Message
 from textual.widgets import Input, Static
 
+from kanary.kfp_types import Run
 from kanary.snapshot import Snapshot
 from kanary.snapshot_hub import Hub
 from tui.actions import bindings
@@ -32,6 +34,22 @@ class Listing(Generic[T]):
     key: Callable[[T], str]
     row: Callable[[T, datetime], Row]
     words: Callable[[T], Sequence[str]]  # what the filter looks at
+
+
+class OpenRun(Message):
+    """Somebody wants to see a run."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run = run
+
+
+class OpenService(Message):
+    """Somebody wants to see a service (namespace/name)."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.key = key
 
 
 def matches(words: Sequence[str], pattern: str) -> bool:

@@ -69,7 +69,7 @@ def make(fake: FakeKfp, tmp_path: Path) -> Callable[..., Monitor]:
 
 
 async def test_runs_are_listed_newest_first_with_server_and_age(make: Callable[..., Monitor], fake: FakeKfp) -> None:
-    async with make(namespace="team-a", readonly="true").run_test(size=SIZE) as pilot:
+    async with make(namespace="team-a", readonly="true").run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         assert column(pilot) == ["live run", "broken run"]
         shown = picture(pilot)
@@ -94,7 +94,7 @@ async def test_the_first_picture_waits_for_no_answer(make: Callable[..., Monitor
 
     fake.override = hold
     try:
-        async with make().run_test(size=SIZE) as pilot:
+        async with make().run_test(size=SIZE, notifications=True) as pilot:
             await until(pilot, asked.is_set)
             await until(pilot, lambda: "Quit" in picture(pilot))
             assert "kfp …" in picture(pilot)
@@ -110,7 +110,7 @@ async def test_the_first_picture_waits_for_no_answer(make: Callable[..., Monitor
 async def test_changes_come_by_themselves_and_the_cursor_stays_with_its_run(
     make: Callable[..., Monitor], fake: FakeKfp
 ) -> None:
-    async with make().run_test(size=SIZE) as pilot:
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         await pilot.press("j")
         assert table(pilot).selected == BROKEN
@@ -125,7 +125,7 @@ async def test_changes_come_by_themselves_and_the_cursor_stays_with_its_run(
 
 
 async def test_a_refresh_draws_only_the_lines_that_differ(make: Callable[..., Monitor], fake: FakeKfp) -> None:
-    async with make().run_test(size=SIZE) as pilot:
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         shown = table(pilot)
         drawn: list[int] = []
@@ -150,7 +150,7 @@ async def test_a_refresh_draws_only_the_lines_that_differ(make: Callable[..., Mo
 async def test_the_cursor_on_the_last_row_fetches_older_runs(make: Callable[..., Monitor], fake: FakeKfp) -> None:
     fake.runs = [run_json(f"{i:08d}", f"run {i}", created_at=f"2026-01-01T{23 - i // 60:02d}:{59 - i % 60:02d}:00Z")
                  for i in range(450)]  # fmt: skip
-    async with make().run_test(size=SIZE) as pilot:
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, lambda: table(pilot).row_count == 50)
         assert "50 of 450" in picture(pilot)
         await pilot.press("G")
@@ -165,7 +165,7 @@ async def test_the_cursor_on_the_last_row_fetches_older_runs(make: Callable[...,
 
 
 async def test_filter_and_its_inversion_show_in_the_title(make: Callable[..., Monitor]) -> None:
-    async with make().run_test(size=SIZE) as pilot:
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         await pilot.press("slash", *"BROK")
         await until(pilot, lambda: column(pilot) == ["broken run"])
@@ -181,7 +181,7 @@ async def test_filter_and_its_inversion_show_in_the_title(make: Callable[..., Mo
 
 
 async def test_a_filter_that_nothing_matches_says_so(make: Callable[..., Monitor]) -> None:
-    async with make().run_test(size=SIZE) as pilot:
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         await pilot.press("slash", *"zzz")
         await until(pilot, lambda: "Nothing matches the filter" in picture(pilot))
@@ -191,14 +191,14 @@ async def test_a_filter_that_nothing_matches_says_so(make: Callable[..., Monitor
 
 async def test_an_empty_server_says_how_to_begin(make: Callable[..., Monitor], fake: FakeKfp) -> None:
     fake.runs = []
-    async with make().run_test(size=SIZE) as pilot:
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, lambda: "No runs yet" in picture(pilot))
         fake.runs = [run_json(LIVE, "first")]
         await until(pilot, lambda: "first" in picture(pilot))
 
 
 async def test_sorting_goes_round(make: Callable[..., Monitor]) -> None:
-    async with make().run_test(size=SIZE) as pilot:
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         orders = {}
         for _ in range(4):
@@ -221,7 +221,7 @@ def live_is_longer() -> bool:
 
 
 async def test_pause_holds_the_picture_while_data_are_collected(make: Callable[..., Monitor], fake: FakeKfp) -> None:
-    async with make().run_test(size=SIZE) as pilot:
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         await pilot.press("space")
         assert "HELD" in picture(pilot)
@@ -235,7 +235,9 @@ async def test_pause_holds_the_picture_while_data_are_collected(make: Callable[.
 
 
 async def test_refresh_asks_at_once(fake: FakeKfp, tmp_path: Path) -> None:
-    async with rig.monitor(tmp_path, {"kfp_endpoint": fake.url}, interval=3600).run_test(size=SIZE) as pilot:
+    async with rig.monitor(tmp_path, {"kfp_endpoint": fake.url}, interval=3600).run_test(
+        size=SIZE, notifications=True
+    ) as pilot:
         await until(pilot, loaded(pilot))
         asked = len(fake.asked)
         await pilot.press("r")
@@ -244,7 +246,7 @@ async def test_refresh_asks_at_once(fake: FakeKfp, tmp_path: Path) -> None:
 
 async def test_quit_works_from_the_root_only(make: Callable[..., Monitor]) -> None:
     app = make()
-    async with app.run_test(size=SIZE) as pilot:
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         await pilot.press("escape", "enter")
         assert isinstance(app.screen, RunScreen)
@@ -266,7 +268,7 @@ async def test_quit_works_from_the_root_only(make: Callable[..., Monitor]) -> No
 async def test_a_server_that_goes_away_leaves_the_last_picture_with_age_and_error(
     make: Callable[..., Monitor], fake: FakeKfp
 ) -> None:
-    async with make().run_test(size=SIZE) as pilot:
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         fake.stop()
         await until(pilot, lambda: "cannot be reached" in picture(pilot))
@@ -296,7 +298,7 @@ async def test_nonsense_from_the_server_is_said_and_survived(
     make: Callable[..., Monitor], fake: FakeKfp, answer: Response, said: str
 ) -> None:
     fake.override = lambda request: answer
-    async with make().run_test(size=(120, 30)) as pilot:
+    async with make().run_test(size=(120, 30), notifications=True) as pilot:
         await until(pilot, lambda: said in " ".join(picture(pilot).split()))
         fake.override = None
         await pilot.press("r")
@@ -308,7 +310,7 @@ async def test_server_text_is_neither_markup_nor_escape(make: Callable[..., Moni
     nasty = "[red]x[/] \x1b[31m\x1b]0;title\x07\x9b5m\u202e[/nope]"
     fake.runs = [run_json(LIVE, nasty, "[bold]ODD", tasks=[task_json(nasty, "RUNNING", task_id="t", pod_name="p")])]
     fake.logs["p"] = f"{nasty}\n10%\r100%\n"
-    async with make().run_test(size=(120, 30)) as pilot:
+    async with make().run_test(size=(120, 30), notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         assert "[red]x[/] \ufffd[/nope]" in picture(pilot)
         assert "? [bold]ODD" in picture(pilot)
@@ -323,7 +325,7 @@ async def test_server_text_is_neither_markup_nor_escape(make: Callable[..., Moni
 
 
 async def test_a_failed_run_says_why_on_its_first_screen_with_that_tasks_log(make: Callable[..., Monitor]) -> None:
-    async with make().run_test(size=SIZE) as pilot:
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         await pilot.press("j", "enter")
         await until(pilot, lambda: "log of evaluate" in picture(pilot))
@@ -339,7 +341,7 @@ async def test_a_log_that_cannot_be_read_or_is_empty_says_so_and_goes_on_saying_
     make: Callable[..., Monitor], fake: FakeKfp
 ) -> None:
     fake.logs["pod-ingest"] = ""
-    async with make().run_test(size=SIZE) as pilot:
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         await pilot.press("j", "enter")
         await until(pilot, lambda: "log of evaluate" in picture(pilot))
@@ -353,7 +355,7 @@ async def test_a_log_that_cannot_be_read_or_is_empty_says_so_and_goes_on_saying_
 
 
 async def test_the_log_follows_the_cursor_and_grows(make: Callable[..., Monitor], fake: FakeKfp) -> None:
-    async with make().run_test(size=SIZE) as pilot:
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         await pilot.press("enter")
         await until(pilot, loaded(pilot, "tasks"))
@@ -370,7 +372,7 @@ async def test_the_log_follows_the_cursor_and_grows(make: Callable[..., Monitor]
 
 async def test_a_server_that_does_not_follow_logs_is_read_again(make: Callable[..., Monitor], fake: FakeKfp) -> None:
     fake.follows = False
-    async with make().run_test(size=SIZE) as pilot:
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         await pilot.press("enter")
         await until(pilot, loaded(pilot, "tasks"))
@@ -384,7 +386,7 @@ async def test_a_server_that_does_not_follow_logs_is_read_again(make: Callable[.
 
 async def test_a_task_that_has_not_started_says_so(make: Callable[..., Monitor], fake: FakeKfp) -> None:
     fake.runs = [run_json(LIVE, state="RUNNING", tasks=[task_json("train", "PENDING")])]
-    async with make().run_test(size=SIZE) as pilot:
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         await pilot.press("enter")
         await until(pilot, lambda: "has not started" in picture(pilot))
@@ -393,7 +395,7 @@ async def test_a_task_that_has_not_started_says_so(make: Callable[..., Monitor],
 
 
 async def test_escape_goes_from_log_to_tasks_to_runs(make: Callable[..., Monitor]) -> None:
-    async with make().run_test(size=SIZE) as pilot:
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         await pilot.press("enter")
         await until(pilot, loaded(pilot, "tasks"))
@@ -411,7 +413,7 @@ async def test_escape_goes_from_log_to_tasks_to_runs(make: Callable[..., Monitor
 async def test_a_run_that_is_deleted_while_it_is_looked_at_keeps_its_picture(
     make: Callable[..., Monitor], fake: FakeKfp
 ) -> None:
-    async with make().run_test(size=SIZE) as pilot:
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         await pilot.press("enter")
         await until(pilot, loaded(pilot, "tasks"))
@@ -424,7 +426,7 @@ async def test_a_run_that_is_deleted_while_it_is_looked_at_keeps_its_picture(
 
 
 async def test_help_lists_every_action(make: Callable[..., Monitor]) -> None:
-    async with make().run_test(size=(100, 90)) as pilot:
+    async with make().run_test(size=(100, 90), notifications=True) as pilot:
         await pilot.press("question_mark")
         await pilot.pause()
         shown = picture(pilot)
@@ -444,7 +446,7 @@ def test_every_action_has_one_id_and_no_key_that_terminals_or_shells_take() -> N
 
 async def test_a_key_can_be_remapped_by_its_actions_id(make: Callable[..., Monitor]) -> None:
     app = make()
-    async with app.run_test(size=SIZE) as pilot:
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         app.set_keymap({"app.help": "f1"})
         await pilot.press("f1")
@@ -453,7 +455,7 @@ async def test_a_key_can_be_remapped_by_its_actions_id(make: Callable[..., Monit
 
 @pytest.mark.parametrize("size", [(80, 24), (40, 12), (200, 60)])
 async def test_it_fits_from_small_to_large_and_resizes(make: Callable[..., Monitor], size: tuple[int, int]) -> None:
-    async with make().run_test(size=SIZE) as pilot:
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         await pilot.resize_terminal(*size)
         await until(pilot, lambda: len(picture(pilot).splitlines()) <= size[1] and "live run" in picture(pilot))
@@ -473,7 +475,7 @@ async def main():
     (folder / "kubeconfig").write_text(cluster + '"contexts": [{"name": "c", "context": {"cluster": "c"}}]}')
     given = {"kubeconfig": str(folder / "kubeconfig"), "prometheus_url": "http://127.0.0.1:9"}
     app = Monitor(config.load(given, {"HOME": sys.argv[1]}, folder))
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
         late = {"kanary.api", "kanary.kubernetes_async", "kanary.snapshot_metrics", "kanary.snapshot_watch"}
         while not late <= set(sys.modules):
             await pilot.pause(0.01)
@@ -563,7 +565,7 @@ def test_the_first_line_names_the_server_and_ends_with_the_ages() -> None:
 
 
 async def test_every_screen_has_the_header(make: Callable[..., Monitor]) -> None:
-    async with make().run_test(size=SIZE) as pilot:
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         assert pilot.app.screen.query_one(Header).region.y == 0
         await pilot.press("enter")
@@ -574,7 +576,7 @@ async def test_every_screen_has_the_header(make: Callable[..., Monitor]) -> None
 async def test_a_progress_bar_stands_beside_the_title_until_its_line_ends(
     make: Callable[..., Monitor], fake: FakeKfp
 ) -> None:
-    async with make().run_test(size=SIZE) as pilot:
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         await pilot.press("enter")
         await until(pilot, loaded(pilot, "tasks"))
