@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T], what: str, deadline: float = 20.0, every: float = 0.02) -> T:
+def wait_for(condition: Callable[[], T], what: str, deadline: float = 60.0, every: float = 0.02) -> T:
     """The first true value that `condition` gives; fails the test, naming `what`, after `deadline` seconds."""
     end = time.monotonic() + deadline
     while True:

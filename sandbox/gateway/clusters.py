@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from functools import lru_cache
 
 from sandbox.gateway.description import Revision, Service, revision_key
 from sandbox.gateway.files import Document
+from sandbox.gateway.kept import Kept
 
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -23,12 +23,10 @@ _CONNECT_TIMEOUT = "1s"
 
 def clusters(services: Iterable[Service]) -> dict[str, Document]:
     """The clusters of all revisions, by name (`namespace/service/revision`)."""
-    return {
-        name: _cluster(name, revision)
-        for service in services
-        for revision in service.revisions
-        for name in (str(revision_key(service, revision)),)
+    revisions = {
+        str(revision_key(service, revision)): revision for service in services for revision in service.revisions
     }
+    return _KEPT.all(revisions)
 
 
 def discovery(resources: Iterable[Document], version: str = "") -> Document:
@@ -69,7 +67,6 @@ def _limits(revision: Revision) -> Document:
     return {"max_requests" if revision.http2 else "max_connections": revision.concurrency}
 
 
-@lru_cache(maxsize=8192)
 def _cluster(name: str, revision: Revision) -> Document:
     socket = {"address": revision.address, "port_value": revision.port}
     endpoints = [{"endpoint": {"address": {"socket_address": socket}}}] if revision.ready else []
@@ -89,3 +86,6 @@ def _cluster(name: str, revision: Revision) -> Document:
             }
         },
     }
+
+
+_KEPT = Kept(_cluster)

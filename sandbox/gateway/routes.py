@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 from sandbox.gateway.clusters import digest
 from sandbox.gateway.description import DOMAIN, Revision, Service, host, label, revision_key
 from sandbox.gateway.files import Document
+from sandbox.gateway.kept import Kept
 
 ROUTES = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 NAME = "services"
@@ -75,13 +75,14 @@ def routing(services: Iterable[Service]) -> Routing:
     """The route configuration for `services`, which have been checked."""
     taken = {PROBE_HOST}
     shadowed: list[str] = []
-    built: list[tuple[Document, str]] = []
+    named: dict[str, tuple[_Entry, tuple[str, ...]]] = {}
     for entry in _entries(sorted(services, key=lambda service: service.key)):
         free = tuple(name for name in entry.hosts if name not in taken)
         shadowed += [name for name in entry.hosts if name in taken]
         taken.update(free)
         if free:
-            built.append(_virtual_host(entry, free))
+            named[free[0]] = (entry, free)
+    built = _KEPT.all(named).values()
     version = digest([part for _, part in built])
     rest = [_answer({"path": PROBE_PATH}, 200, "probe", version), _answer(_ANY, 404, "no-service", _NO_SERVICE)]
     configuration = {
@@ -106,14 +107,18 @@ def _entries(services: list[Service]) -> Iterator[_Entry]:
                 yield _Entry(service, "", revision, revision.hosts)
 
 
-@lru_cache(maxsize=8192)
-def _virtual_host(entry: _Entry, hosts: tuple[str, ...]) -> tuple[Document, str]:
-    """The virtual host and its digest. Kept: most services are the same from one description to the next."""
-    document = {"name": hosts[0], "domains": list(hosts), "routes": list(_routes(entry)), "retry_policy": _RETRY}
+def _virtual_host(name: str, asked: tuple[_Entry, tuple[str, ...]]) -> tuple[Document, str]:
+    """The virtual host for an entry and its hosts, and its digest."""
+    entry, hosts = asked
+    document = {"name": name, "domains": list(hosts), "routes": list(_routes(entry)), "retry_policy": _RETRY}
     if not entry.service.component:
         named = {"kserve-isvc-name": entry.service.name, "kserve-isvc-namespace": entry.service.namespace}
         document["request_headers_to_add"] = [_header(name, value) for name, value in named.items()]
     return document, digest(document)
+
+
+# Most services are the same from one description to the next.
+_KEPT = Kept(_virtual_host)
 
 
 def _routes(entry: _Entry) -> Iterator[Document]:

@@ -65,6 +65,7 @@ class Controller:
         self._servers = ModelServers(home, self._owner_changed)
         self._seen: dict[str, Servers] = {}
         self._told: dict[Key, str] = {}
+        self._uids: dict[Key, str] = {}
         self._scaler = Scaler(self._router, self._look_at)
         self._recorder = Recorder(self._kubernetes)
         self._mirror = Mirror(self._kubernetes)
@@ -126,7 +127,13 @@ class Controller:
                 await asyncio.sleep(_RETRY_S)
 
     def _preset(self) -> None:
-        """Describe to the gateway what it obeys already, so that the first change takes nothing from the others."""
+        """Describe to the gateway what it obeys already, so that the first change takes nothing from the others.
+
+        Of services that went while no controller was there nothing is kept.
+        """
+        living = {service["metadata"]["uid"] for service in self._services.objects.values()}
+        for uid in {*self._known, *self._standard.known} - living:
+            self._forget(uid)
         for key, service in self._services.objects.items():
             if self._is_standard(service):
                 self._standard.preset(key, service, self._available(key[0]), self._config)
@@ -180,6 +187,7 @@ class Controller:
             if service is None or service["metadata"].get("deletionTimestamp"):
                 await self._finish(key, service)
                 return None
+            self._is_now(key, service["metadata"]["uid"])
             if FINALIZER not in (service["metadata"].get("finalizers") or []):
                 await self._writes.add_finalizer(service)
                 continue
@@ -187,6 +195,12 @@ class Controller:
             if not changed:
                 return self._next_look(service["metadata"]["uid"]) if in_force else Turns.SOON
         raise SandboxError("does not settle")
+
+    def _is_now(self, key: Key, uid: str) -> None:
+        """Another object of the name may have come before this controller saw the last one go."""
+        last, self._uids[key] = self._uids.get(key, uid), uid
+        if last != uid:
+            self._forget(last)
 
     async def _step(self, key: Key, service: Document) -> tuple[bool, bool]:
         """Decide and act once; whether anything changed, and whether the gateway obeys."""
@@ -280,14 +294,21 @@ class Controller:
         await self._router.remove(key)
         self._told.pop(key, None)
         await self._scaler.attend(key, {}, {})
+        if (last := self._uids.pop(key, "")) and service is None:
+            self._forget(last)  # it went without its finalizer's leave
         if service is None:
             await self._remove_orphans()
             return
-        self._keep(service["metadata"]["uid"], {})
-        self._standard.finish(service["metadata"]["uid"])
-        self._seen.pop(service["metadata"]["uid"], None)
-        self._mirror.show(service["metadata"]["uid"], None)
+        self._forget(service["metadata"]["uid"])
         await self._writes.remove_finalizer(service)
+
+    def _forget(self, uid: str) -> None:
+        """Keep nothing of a service that is gone."""
+        self._keep(uid, {})
+        self._standard.finish(uid)
+        self._seen.pop(uid, None)
+        self._mirror.show(uid, None)
+        self._recorder.forget(uid)
 
     def _next_look(self, uid: str) -> float | None:
         moments = [wake_at(self._known.get(uid, {}), self._servers.of(uid), self._scale_down_s)]

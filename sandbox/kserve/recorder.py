@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -31,7 +32,7 @@ class Recorder:
 
     def __init__(self, client: Kubernetes) -> None:
         self._client = client
-        self._queue: asyncio.Queue[tuple[Document, Event]] = asyncio.Queue(_QUEUED)
+        self._queue: asyncio.Queue[tuple[Document, Event] | str] = asyncio.Queue(_QUEUED)
         self._written: dict[_Series, _Written] = {}
 
     def record(self, service: Document, event: Event) -> None:
@@ -41,10 +42,19 @@ class Recorder:
         except asyncio.QueueFull:
             _logger.warning("too many events: %s %s", event.reason, event.message)
 
+    def forget(self, uid: str) -> None:
+        """A service is gone: once its last events are written, they are not counted any further."""
+        with contextlib.suppress(asyncio.QueueFull):
+            self._queue.put_nowait(uid)
+
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
-            service, event = await self._queue.get()
+            asked = await self._queue.get()
+            if isinstance(asked, str):
+                self._written = {series: known for series, known in self._written.items() if series[0] != asked}
+                continue
+            service, event = asked
             try:
                 await self._write(service["metadata"], event)
             except SandboxError as error:

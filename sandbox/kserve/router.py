@@ -62,7 +62,10 @@ class Router:
     async def remove(self, key: Key) -> bool:
         """Lead nothing to a service any more; whether the gateway obeys."""
         self._services.pop(key, None)
-        return await self._apply(key)
+        obeys = await self._apply(key)
+        if obeys:
+            self.trouble.pop(key, None)
+        return obeys
 
     def urls(self, key: Key) -> Urls:
         """Where a service is reached. NotFound where the gateway has not been prepared."""

@@ -51,7 +51,9 @@ class ModelServers:
         """Note now and then how far every log has come, for `kubectl logs --since`, until cancelled."""
         while True:
             await asyncio.sleep(_NOTE_S)
-            for log in [Path(status.log) for status in self.statuses.values() if status.log and status.pid]:
+            logs = [Path(status.log) for status in self.statuses.values() if status.log and status.pid]
+            self._sizes = {log: self._sizes[log] for log in logs if log in self._sizes}
+            for log in logs:
                 await asyncio.to_thread(self._note, log)
 
     def of(self, owner: str) -> Servers:

@@ -66,6 +66,11 @@ class StandardControl:
         self._seen: dict[str, Servers] = {}
         self._problems: dict[str, tuple[Problem, ...]] = {}
 
+    @property
+    def known(self) -> frozenset[str]:
+        """The uids of the services that there are records of."""
+        return frozenset(self._known)
+
     def close(self) -> None:
         """Close the file of records."""
         self._store.close()

@@ -6,6 +6,7 @@ Writes HOME/kubeconfig and, below HOME/kubernetes, the state, the certificate an
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -21,12 +22,13 @@ from sandbox.errors import SandboxError
 from sandbox.kubernetes import auth, controllers, kubeconfig, tls
 from sandbox.kubernetes.admission import Admission
 from sandbox.kubernetes.app import Api, application
-from sandbox.kubernetes.cluster import Cluster
+from sandbox.kubernetes.cluster import EVENT_SECONDS, Cluster
 from sandbox.kubernetes.storage import Store
 from sandbox.kubernetes.watch import Hub
 
 HOST = "127.0.0.1"
 GRACE_SECONDS = 1
+EVENT_TTL = "KANARY_EVENT_TTL"
 
 log = logging.getLogger("sandbox.kubernetes")
 
@@ -58,6 +60,14 @@ def _reset_on_close(descriptor: int) -> None:
         twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+def seconds(text: str) -> float:
+    """How long something is kept: from one second to a year."""
+    with contextlib.suppress(ValueError):
+        if 1 <= (found := float(text)) <= 366 * 86400:
+            return found
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1 to {366 * 86400}")
+
+
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="sandbox.kubernetes", description=__doc__)
     parser.add_argument("--home", type=Path, required=True, help="the sandbox's home folder")
@@ -65,6 +75,13 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--token-file", type=Path, help="tokens, as kube-apiserver reads them; made if not there")
     parser.add_argument("--namespace", default="default", help="made if not there, and the kubeconfig's")
     parser.add_argument("--default-mode", choices=("Knative", "Standard"), default="Knative", help="KServe's default")
+    parser.add_argument(
+        "--event-ttl",
+        type=seconds,
+        default=os.environ.get(EVENT_TTL) or EVENT_SECONDS,
+        metavar="SECONDS",
+        help=f"how long events are kept (default: %(default)s, in a cluster an hour; from {EVENT_TTL})",
+    )
     parser.add_argument("--no-admission", action="store_true", help="leave KServe's webhooks out")
     parser.add_argument("--plain", action="store_true", help="HTTP without TLS; kubectl then sends no token")
     return parser.parse_args(argv)
@@ -91,7 +108,8 @@ def run(chosen: argparse.Namespace) -> None:
     sock = listening(chosen.port)
     port = sock.getsockname()[1]
     store = Store(folder / "state.sqlite")
-    cluster = Cluster(store, home, None if chosen.no_admission else Admission(chosen.default_mode))
+    admission = None if chosen.no_admission else Admission(chosen.default_mode)
+    cluster = Cluster(store, home, admission, event_seconds=chosen.event_ttl)
     controllers.ensure_namespaces(cluster, (*controllers.INITIAL_NAMESPACES, chosen.namespace))
     certificate = None if chosen.plain else tls.ensure(folder / "tls")
     hub = Hub(cluster)

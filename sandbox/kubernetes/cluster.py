@@ -10,6 +10,9 @@ from pathlib import Path
 from sandbox.kubernetes.admission import Admission
 from sandbox.kubernetes.storage import Store
 
+# kube-apiserver's --event-ttl.
+EVENT_SECONDS = 3600.0
+
 
 def timestamp(seconds: float) -> str:
     """Kubernetes' Time: UTC, whole seconds."""
@@ -18,13 +21,14 @@ def timestamp(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Cluster:
-    """One API server's state. `admission` None: the CRDs' schemas alone speak."""
+    """One API server's state. `admission` None: the CRDs' schemas alone speak. Events live for `event_seconds`."""
 
     store: Store
     home: Path
     admission: Admission | None = None
     bookmark_seconds: float = 30.0
     clock: Callable[[], float] = time.time
+    event_seconds: float = EVENT_SECONDS
 
     def now(self) -> str:
         return timestamp(self.clock())

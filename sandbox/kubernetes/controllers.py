@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import calendar
 import logging
-import time
 from typing import Any
 
 from sandbox.kubernetes import registry
-from sandbox.kubernetes.cluster import Cluster
+from sandbox.kubernetes.cluster import Cluster, timestamp
 from sandbox.kubernetes.deletion import FOREGROUND, ORPHAN, DeleteOptions, delete
 from sandbox.kubernetes.registry import EVENTS, NAMESPACES
 from sandbox.kubernetes.status import ApiError
@@ -17,7 +15,6 @@ from sandbox.kubernetes.storage import Change, StorageFailed, Stored
 from sandbox.kubernetes.writes import Target
 
 Body = dict[str, Any]
-EVENT_SECONDS = 3600.0
 HOUSEKEEPING_SECONDS = 30.0
 # Several changes in a row are looked at once.
 SETTLE_SECONDS = 0.01
@@ -164,13 +161,9 @@ def _end_namespaces(cluster: Cluster) -> None:
 
 
 def _expire_events(cluster: Cluster) -> None:
-    oldest = cluster.clock() - EVENT_SECONDS
+    # Times in this form are in the order of their texts; reading thousands of them at every change would be slow.
+    oldest = timestamp(cluster.clock() - cluster.event_seconds)
     for event in list(cluster.store.objects(EVENTS.id)):
-        last = event.body.get("lastTimestamp") or event.body["metadata"]["creationTimestamp"]
-        try:
-            seen = calendar.timegm(time.strptime(str(last)[:19], "%Y-%m-%dT%H:%M:%S"))
-        except ValueError:
-            continue
-        created = calendar.timegm(time.strptime(event.body["metadata"]["creationTimestamp"], "%Y-%m-%dT%H:%M:%SZ"))
-        if max(seen, created) < oldest:
+        created = event.body["metadata"]["creationTimestamp"]
+        if max(created[:19], str(event.body.get("lastTimestamp") or "")[:19]) < oldest[:19]:
             cluster.store.delete(EVENTS.id, event.namespace, event.name)

@@ -104,12 +104,11 @@ def delete(cluster: Cluster, target: Target, options: DeleteOptions) -> Outcome:
         if options.dry_run or marked == stored.body:
             return Outcome(200, marked)
         return Outcome(200, cluster.store.put(resource.id, target.namespace, target.name, marked).body)
-    body = stored.body
+    uid, last = stored.body["metadata"]["uid"], stored
     if not options.dry_run:
-        body = cluster.store.delete(resource.id, target.namespace, target.name).body
+        last = cluster.store.delete(resource.id, target.namespace, target.name)
     if resource.returns_deleted:
-        return Outcome(200, body)
-    uid = stored.body["metadata"]["uid"]
+        return Outcome(200, last.body)
     return Outcome(200, success(resource.group, resource.plural, target.name, uid), whole=True)
 
 

@@ -94,8 +94,9 @@ def _patched(
         raise _unfit(after, resource, taken.strict_error)
     metadata.check_place(taken.body, resource, target.namespace, target.name)
     require_version(taken.body, target)
+    old = current.body  # read again after the update it would be parsed anew, and stay so
     body = update_object(cluster, target, current, taken, options)
-    return Outcome(200, body, taken.warnings(options.validation, current.body))
+    return Outcome(200, body, taken.warnings(options.validation, old))
 
 
 def _spoken(duplicates: tuple[str, ...]) -> list[str]:

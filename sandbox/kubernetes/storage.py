@@ -39,7 +39,7 @@ INSERT OR IGNORE INTO marks VALUES ('version', 200), ('compacted', 200);
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """One state of one object. `raw` is its JSON; `body` is parsed once and never changed by anyone."""
+    """One state of one object. `raw` is its JSON; `body` is parsed once, until `fold`, and never changed by anyone."""
 
     namespace: str
     name: str
@@ -53,6 +53,10 @@ class Stored:
     @property
     def key(self) -> Key:
         return (self.namespace, self.name)
+
+    def fold(self) -> None:
+        """Lets go of the parsed body, several times as big as its JSON."""
+        self.__dict__.pop("body", None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +185,10 @@ class Store:
             self.compact()
         for listener in self.listeners:
             listener(change)
+        # What is past is in the log for minutes, and is asked for by few.
+        for past in (change.before, after if change.type == "DELETED" else None):
+            if past is not None:
+                past.fold()
 
     def _transaction(self) -> _Transaction:
         return _Transaction(self._database)

@@ -124,12 +124,12 @@ def replace_object(cluster: Cluster, target: Target, decoded: Decoded, options: 
     if given and not given.isdigit():
         raise metadata.version_garbage(given)
     require_version(taken.body, target)
-    old = current.body["metadata"]
-    uid = taken.body["metadata"].get("uid", old["uid"])
-    if uid != old["uid"]:
-        raise _uid_mismatch(target, uid, old["uid"])
+    old = current.body
+    uid = taken.body["metadata"].get("uid", old["metadata"]["uid"])
+    if uid != old["metadata"]["uid"]:
+        raise _uid_mismatch(target, uid, old["metadata"]["uid"])
     body = update_object(cluster, target, current, taken, options)
-    return Outcome(200, body, taken.warnings(options.validation, current.body))
+    return Outcome(200, body, taken.warnings(options.validation, old))
 
 
 def require_version(body: Body, target: Target) -> None:

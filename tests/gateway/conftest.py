@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.gateway.gateway import Gateway
-from tests.gateway.rig import Client, Envoy, Load, Upstream
+from tests.gateway.rig import Client, Envoy, Load, Patient, Upstream
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def envoy(tmp_path: Path) -> Iterator[Envoy]:
 
 @pytest.fixture
 def gateway(envoy: Envoy) -> Iterator[Gateway]:
-    writer = Gateway(envoy.home)
+    writer = Patient(envoy.home)
     yield writer
     writer.close()
 

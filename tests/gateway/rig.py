@@ -13,15 +13,23 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sandbox.gateway.admin import live
-from sandbox.gateway.description import Revision
+from sandbox.gateway.description import Revision, Service
+from sandbox.gateway.gateway import Applied, Gateway
 from tests.waiting import wait_for
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
+
+
+class Patient(Gateway):
+    """A writer that gives an Envoy on a busy machine as long as the tests give everything."""
+
+    def apply(self, services: Sequence[Service], timeout_s: float = DEADLINE_S) -> Applied:
+        return super().apply(services, timeout_s)
 
 
 def until(condition: Callable[[], bool], what: str) -> None:

@@ -19,7 +19,7 @@ from sandbox.gateway.description import Revision, RevisionKey, Service
 from sandbox.gateway.files import Files, write
 from sandbox.gateway.gateway import DOWN, DRAIN_AT_LEAST_S, DRAIN_AT_MOST_S, Gateway
 from sandbox.gateway.process import prepare
-from tests.gateway.rig import Answer, Client, Envoy, Load, Upstream, free_ports, until
+from tests.gateway.rig import Answer, Client, Envoy, Load, Patient, Upstream, free_ports, until
 
 HOST = "m.default.localhost"
 Start = Callable[[str], Upstream]
@@ -57,7 +57,7 @@ def test_revisions_come_and_go_under_load_without_a_failed_request(
     envoy: Envoy, upstream: Start, load: Callable[[str], Load]
 ) -> None:
     now = 0.0
-    gateway = Gateway(envoy.home, clock=lambda: now)
+    gateway = Patient(envoy.home, clock=lambda: now)
     servers = [upstream(f"m-{number:05d}") for number in range(1, 8)]
     assert gateway.apply([Service("default", "m", (servers[0].revision(100),))]).in_force
     with load(HOST) as running:
@@ -77,7 +77,7 @@ def test_a_removed_revision_is_kept_until_its_last_request_is_answered(
     envoy: Envoy, upstream: Start, client: Client
 ) -> None:
     now = 0.0
-    gateway = Gateway(envoy.home, clock=lambda: now)
+    gateway = Patient(envoy.home, clock=lambda: now)
     stable, canary = upstream("m-00001"), upstream("m-00002")
     canary.delay_s = 1.0
     assert gateway.apply(split(stable, canary, 100)).in_force
@@ -98,7 +98,7 @@ def test_a_removed_revision_is_kept_until_its_last_request_is_answered(
 
 def test_draining_ends_even_if_a_request_never_does(envoy: Envoy, upstream: Start, client: Client) -> None:
     now = 0.0
-    gateway = Gateway(envoy.home, clock=lambda: now)
+    gateway = Patient(envoy.home, clock=lambda: now)
     stable, canary = upstream("m-00001"), upstream("m-00002")
     canary.delay_s = 30
     assert gateway.apply(split(stable, canary, 100)).in_force
@@ -182,7 +182,7 @@ def test_a_writer_killed_between_clusters_and_routes_is_made_good_by_the_next(
     write(files.clusters, discovery(clusters(split(*pair, percent=100)).values()))
     files.routes.with_name(f".{files.routes.name}.new").write_text('{"half', encoding="utf-8")
     assert client.get(host=HOST).revision == "m-00001"
-    successor = Gateway(envoy.home)
+    successor = Patient(envoy.home)
     assert successor.apply(split(*pair, percent=100)).in_force
     successor.close()
     assert client.get(host=HOST).revision == "m-00002"
@@ -193,7 +193,7 @@ def test_a_successor_drains_what_its_predecessor_left(envoy: Envoy, gateway: Gat
     stable, canary = upstream("m-00001"), upstream("m-00002")
     assert gateway.apply(split(stable, canary, 100)).in_force
     now = 0.0
-    successor = Gateway(envoy.home, clock=lambda: now)
+    successor = Patient(envoy.home, clock=lambda: now)
     assert successor.apply([Service("default", "m", (stable.revision(100),))]).draining == (CANARY,)
     now += DRAIN_AT_LEAST_S
     until(lambda: successor.sweep() == (), "the canary is drained")

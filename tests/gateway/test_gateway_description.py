@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sandbox.errors import InvalidSpec
+from sandbox.gateway import clusters as gateway_clusters
+from sandbox.gateway import routes as gateway_routes
 from sandbox.gateway.admin import ClusterState, parse_clusters
 from sandbox.gateway.clusters import addresses, clusters
 from sandbox.gateway.description import Revision, RevisionKey, Service, check, host, path
@@ -111,3 +113,14 @@ a/m/1::127.0.0.1:9001::rq_pending_active::1
 a/m/2::added_via_api::true
 """
     assert parse_clusters(text) == {"a/m/1": ClusterState(("127.0.0.1:9001",), 3), "a/m/2": ClusterState((), 0)}
+
+
+def test_nothing_is_kept_of_descriptions_that_are_past() -> None:
+    for weight in range(50):
+        both = (Revision("m-00001", 9001, weight=100 - weight), Revision("m-00002", 9002, weight=weight, tags=("t",)))
+        services = [Service("default", "m", both), Service("default", f"guest-{weight}", (ONE,))]
+        made, routed = clusters(services), routing(services)
+        assert clusters(services) == made
+        assert routing(services) == routed
+    assert routing(services).configuration["virtual_hosts"][0] is routed.configuration["virtual_hosts"][0]
+    assert (len(gateway_clusters._KEPT), len(gateway_routes._KEPT)) == (3, 3)

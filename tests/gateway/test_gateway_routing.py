@@ -125,7 +125,7 @@ def test_a_model_server_that_takes_too_long_is_given_up_and_not_asked_again(
 ) -> None:
     slow = upstream("m-00001")
     slow.delay_s = 30
-    assert gateway.apply([Service("default", "m", (slow.revision(100),), timeout_s=0.2)]).in_force
+    assert gateway.apply([Service("default", "m", (slow.revision(100),), timeout_s=1)]).in_force
     answer = client.get(host=HOST)
     assert (answer.status, answer.json["reason"], answer.revision) == (504, "timeout", "m-00001")
     assert slow.arrived == 1

@@ -20,7 +20,7 @@ from tests.gateway.rig import Client, Envoy, Load
 from tests.waiting import wait_for
 
 Document = dict[str, Any]
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 _ROOT = Path(__file__).parents[2]
 _SERVICES = "/apis/serving.kserve.io/v1beta1/namespaces/{}/inferenceservices"
 _MERGE = {"content-type": "application/merge-patch+json"}

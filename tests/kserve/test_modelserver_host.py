@@ -103,7 +103,7 @@ def killable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostPr
     assert marked(tmp_path) == []
 
 
-async def until(host: Host, name: str, condition: Callable[[Status], bool], timeout_s: float = 20) -> Status:
+async def until(host: Host, name: str, condition: Callable[[Status], bool], timeout_s: float = 60) -> Status:
     """Wait until the server's status is as wished."""
     reached: asyncio.Future[Status] = asyncio.get_running_loop().create_future()
 
@@ -209,7 +209,7 @@ async def test_removing_the_last_server_of_a_model_deletes_its_copy(host: Host, 
     model = Path((await until(host, wanted.id, is_ready)).model)
     assert not os.access(model / "version", os.W_OK) or os.geteuid() == 0
     host.remove(wanted.id)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while model.exists():
             await asyncio.sleep(0.01)
     assert source.exists()

@@ -41,7 +41,7 @@ def test_kserve_client(kube: Server, namespace: str) -> None:
     with kube.client() as client:
         helper = threading.Timer(0.3, client.patch, (path,), {"json": READY, "headers": MERGE})
         helper.start()
-        service.wait_isvc_ready("m", namespace=namespace, timeout_seconds=20, polling_interval=1)
+        service.wait_isvc_ready("m", namespace=namespace, timeout_seconds=60, polling_interval=1)
         helper.join()
     # A watch, which the client sends as watch=True and ends when the service is ready.
     service.get("m", namespace=namespace, watch=True, timeout_seconds=60)

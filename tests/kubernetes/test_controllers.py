@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from sandbox.kubernetes import controllers
-from sandbox.kubernetes.cluster import Cluster
+from sandbox.kubernetes.cluster import EVENT_SECONDS, Cluster
 from sandbox.kubernetes.decode import Decoded
 from sandbox.kubernetes.options import WriteOptions
 from sandbox.kubernetes.registry import EVENTS
@@ -102,7 +102,7 @@ def test_events_are_kept_for_an_hour(tmp_path: Path) -> None:
         create(cluster, Target(EVENTS, "default", ""), Decoded(body), options)
 
     event("old")
-    now[0] += controllers.EVENT_SECONDS - 1
+    now[0] += EVENT_SECONDS - 1
     event("new")
     controllers.sweep(cluster)
     assert [stored.name for stored in store.objects("events")] == ["new", "old"]

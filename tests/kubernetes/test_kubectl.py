@@ -203,10 +203,10 @@ def test_waiting_for_a_condition_and_for_deletion(kubectl: Kubectl, kube: Server
     with kube.client() as client:
         helper = threading.Timer(0.2, client.patch, (f"{path}/m/status",), {"json": READY, "headers": MERGE})
         helper.start()
-        kubectl("wait isvc/m --for=condition=Ready --timeout=20s", check=True)
+        kubectl("wait isvc/m --for=condition=Ready --timeout=50s", check=True)
         helper.join()
     kubectl("delete isvc m --wait=false", check=True)
-    kubectl("wait isvc/m --for=delete --timeout=20s", check=True)
+    kubectl("wait isvc/m --for=delete --timeout=50s", check=True)
 
 
 def test_a_watch_shows_changes_as_they_come(kubectl: Kubectl, kube: Server, namespace: str, tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_everything_in_a_deleted_namespace_goes(kubectl: Kubectl, kube: Server, 
     outside = runner(kube, tmp_path / "other")
     outside("create namespace gone", check=True)
     outside("-n gone apply -f -", ISVC, check=True)
-    outside("delete namespace gone --timeout=20s", check=True)
+    outside("delete namespace gone --timeout=50s", check=True)
     assert "NotFound" in outside("get namespace gone").stderr
     assert "NotFound" in outside("-n gone get isvc m").stderr
 

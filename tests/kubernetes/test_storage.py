@@ -144,3 +144,13 @@ def test_a_full_disk_changes_nothing(store: Store) -> None:
 
 def test_the_database_is_its_owners_alone(store: Store, path: Path) -> None:
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_what_is_past_is_kept_as_json_alone(store: Store) -> None:
+    for number in range(3):
+        store.put("things", "a", "x", thing("x", data={"number": str(number)}))
+        assert store.get("things", "a", "x").body["data"] == {"number": str(number)}  # type: ignore[union-attr]
+    store.delete("things", "a", "x")
+    states = [one for change in store.since(0) for one in (change.before, change.after) if one is not None]
+    assert not [one.version for one in states if "body" in vars(one)]
+    assert [one.body["data"]["number"] for one in states] == ["0", "0", "1", "1", "2", "2", "2"]

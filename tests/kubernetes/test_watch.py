@@ -32,7 +32,7 @@ def put(client: httpx.Client, name: str, **data: str) -> Body:
 
 @contextmanager
 def watching(client: httpx.Client, **query: str) -> Iterator[Iterator[Body]]:
-    parameters = {"watch": "1", "timeoutSeconds": "20", **query}
+    parameters = {"watch": "1", "timeoutSeconds": "120", **query}
     with client.stream("GET", CONFIGMAPS, params=parameters) as response:
         yield (json.loads(line) for line in response.iter_lines())
 
@@ -101,7 +101,7 @@ def test_stopping_the_server_ends_its_watches(tmp_path: Path, kube_start: Callab
         stop(server.process)
         assert list(events) == []
     assert server.process.returncode == 0
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 60  # before the watch would have ended by itself
 
 
 def test_a_client_that_never_reads_is_cut_off_and_others_are_not(
@@ -121,7 +121,7 @@ def test_a_client_that_never_reads_is_cut_off_and_others_are_not(
                 if b"cut off" in (tmp_path / "api.log").read_bytes():
                     break
         wait_for(lambda: b"cut off" in (tmp_path / "api.log").read_bytes(), "the silent client is cut off")
-        silent.settimeout(10)
+        silent.settimeout(60)
         with pytest.raises(ConnectionResetError):
             drain(silent)
         assert client.get(CONFIGMAPS).status_code == 200

@@ -1,7 +1,9 @@
 """An hour (KANARY_SOAK_MINUTES) of everything at once: nothing fails that should not, and nothing grows.
 
 Parts are killed in the first third only: one that starts anew grows to its working set, which is no leak. Revisions are
-collected soon: by Knative's defaults a service keeps those of two days, each with its objects.
+collected soon: by Knative's defaults a service keeps those of two days, each with its objects. Events, which a cluster
+keeps for an hour, go after minutes for the same reason: within the hour they would only become more and more. The
+Kubernetes API keeps the changes of ten minutes: a second half that begins before that is over is not judged.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ CONNECTIONS = 2
 KILL_EVERY_S = 75.0
 BACK_S = 15.0  # failures so long after a kill are put down to it
 SAMPLE_EVERY_S = 5.0
+EVENT_TTL_S = 300
+FILLED_MINUTES = 15.0  # after so long everything that is kept for a while is there
 MOST_MIB = {"logs": 150.0, "databases": 100.0, "metrics": 400.0}
 MERGE = {"Content-Type": "application/merge-patch+json"}
 SERVICES = f"/apis/serving.kserve.io/v1beta1/namespaces/{NAMESPACE}/inferenceservices"
@@ -193,7 +197,8 @@ def storage(api: httpx.Client) -> str:
 
 
 def component(api: httpx.Client) -> dict[str, Any]:
-    found: dict[str, Any] = api.get(f"{SERVICES}/steady").raise_for_status().json()["status"]["components"]["predictor"]
+    status = api.get(f"{SERVICES}/steady").raise_for_status().json().get("status") or {}
+    found: dict[str, Any] = status.get("components", {}).get("predictor", {})
     return found
 
 
@@ -314,8 +319,9 @@ def observe(soak: Soak, began: float) -> dict[str, list[soaking.Sample]]:
 
 
 def test_an_hour_of_mixed_load_leaves_everything_flat(
-    tmp_path: Path, spec: dict[str, Any], capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, spec: dict[str, Any], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("KANARY_EVENT_TTL", str(EVENT_TTL_S))
     models = [make_release(tmp_path / "releases", f"v{number}", number) for number in (1, 2)]
     with capfd.disabled(), sandbox(tmp_path / "home") as running, ExitStack() as stack:
         began = time.monotonic()
@@ -324,6 +330,7 @@ def test_an_hour_of_mixed_load_leaves_everything_flat(
             api.post("/api/v1/namespaces", json={"metadata": {"name": "knative-serving"}})
             api.post("/api/v1/namespaces/knative-serving/configmaps", json=COLLECTION).raise_for_status()
             api.post(SERVICES, json=inference_service({"name": "steady"}, models[0])).raise_for_status()
+            wait_for(lambda: "traffic" in component(api) and rolled_out(api), "the service is rolled out", 60.0)
         wait_for(lambda: Service(running, "steady").predict().status_code == 200, "the service answers", 60.0)
         works = (bad_predictions, rollouts(models), services_come_and_go(models[0]), lists_and_watches)
         killing = kills(began + 60 * MINUTES / 3)
@@ -334,6 +341,8 @@ def test_an_hour_of_mixed_load_leaves_everything_flat(
     assert not soak.wrong, soak.wrong[:10]
     unexplained = [failure for failure in soak.failures if not soak.recently_killed(failure[0])]
     assert not unexplained, unexplained[:10]
-    assert soaking.growing(samples) == []
+    growing = soaking.growing(samples)
+    print(f"soak: {soaking.course(samples)}; growing: {growing}")
+    assert growing == [] or MINUTES / 2 < FILLED_MINUTES
     assert {name: size for name, size in files.items() if size > MOST_MIB[name]} == {}
     assert all(soak.done[what] for what in ("promotions", "rollbacks", "services", "watches", "runs")), soak.done
