@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from starlette.responses import PlainTextResponse
 
+from tests.core.fake_kubernetes import FakeKubernetes, serving
 from tests.kubernetes.server import start, stop
 from tests.tui import rig
 from tests.tui.cluster import FakePrometheus, Namespace, kubeconfig, new_namespace
@@ -388,3 +389,27 @@ async def test_without_a_prometheus_it_says_which_setting_names_one(
         await until(pilot, loaded(pilot, TABLE))
         await until(pilot, lambda: "No Prometheus is set" in flat(pilot) and "--prometheus" in flat(pilot))
         assert text(table(pilot, TABLE), f"{space.name}/churn", "share") == "20 %"
+
+
+async def test_what_the_user_may_not_do_is_said_at_start_and_when_it_is_tried(tmp_path: Path) -> None:
+    fake = FakeKubernetes(items=[], denied=frozenset({"patch inferenceservices"}))
+    with serving(fake):
+        given = {"kubeconfig": str(kubeconfig(tmp_path / "kubeconfig", fake.url)), "kfp_endpoint": "http://127.0.0.1:9"}
+        async with rig.monitor(tmp_path, given).run_test(size=(120, 30), notifications=True) as pilot:
+            await until(pilot, lambda: "bob may not change services" in flat(pilot))
+            await pilot.press("2")
+            await sees(pilot, "No InferenceServices")
+            await pilot.press("P")
+            await until(pilot, lambda: "bob may not: patch inferenceservices." in flat(pilot))
+
+
+async def test_a_kubernetes_api_that_is_none_is_said_and_survived(tmp_path: Path) -> None:
+    fake = FakeKubernetes(items=[], override=PlainTextResponse("<html>login</html>"))
+    with serving(fake):
+        given = {"kubeconfig": str(kubeconfig(tmp_path / "kubeconfig", fake.url)), "kfp_endpoint": "http://127.0.0.1:9"}
+        async with rig.monitor(tmp_path, given).run_test(size=(120, 30), notifications=True) as pilot:
+            await pilot.press("2")
+            await until(pilot, lambda: "something that is not JSON" in flat(pilot))
+            fake.override = None
+            await pilot.press("r")
+            await sees(pilot, "k8s live")
