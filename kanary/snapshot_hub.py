@@ -13,12 +13,10 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kanary import kfp
 from kanary.config import Config
 from kanary.errors import ConfigError
 from kanary.operations import Operation
 from kanary.snapshot import Snapshot, poll, succeeded
-from kanary.snapshot_runs import Runs, refresh
 
 if TYPE_CHECKING:
     from kanary.api import AsyncClient
@@ -26,11 +24,13 @@ if TYPE_CHECKING:
     from kanary.kubernetes_async import AsyncKubernetes
     from kanary.snapshot_metrics import Metrics
     from kanary.snapshot_rights import Rights
+    from kanary.snapshot_runs import Runs
     from kanary.snapshot_services import Service
 
 T = TypeVar("T")
 RUNS, SERVICES, METRICS, EVENTS, RIGHTS = "runs", "services", "metrics", "events", "rights"
 _EVENTS_KEPT = 1000
+_METRICS = 2.5  # polls of the metrics take so many times the interval: five queries each, and rates move slowly
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class Connections:
         async with self._opening:
             if self._kfp is None:
                 api = await asyncio.to_thread(importlib.import_module, "kanary.api")
+                from kanary import kfp
+
                 self._kfp = api.AsyncClient(kfp.server(self.config))
         return self._kfp
 
@@ -170,6 +172,8 @@ class Hub:
         return event
 
     async def _poll_runs(self) -> None:
+        from kanary.snapshot_runs import Runs, refresh
+
         async def fetch() -> Runs:
             known, archived, more = self.runs.value or Runs(), self.archived, self._more
             namespace = self.connections.config.namespace
@@ -180,7 +184,11 @@ class Hub:
             self._more = self._more and not more
             return found
 
-        await poll(fetch, lambda s: self._tell(RUNS, s), self._wake_of(RUNS), lambda runs: self.scope.interval)
+        def step(found: Runs) -> float:
+            # Where nothing is under way, nothing but a new run can happen.
+            return self.scope.interval * (1 if any(not run.final for run in found.by_id.values()) else 2)
+
+        await poll(fetch, lambda s: self._tell(RUNS, s), self._wake_of(RUNS), step)
 
     async def _poll_metrics(self) -> None:
         async def fetch() -> Metrics:
@@ -196,7 +204,7 @@ class Hub:
         await poll(fetch, lambda s: self._tell(METRICS, s), self._wake_of(METRICS), step)
 
     def _metrics_step(self, known: Metrics) -> float:
-        return max(self.scope.interval, known.interval if known.profile else 0.0)
+        return max(self.scope.interval * _METRICS, known.interval if known.profile else 0.0)
 
     async def _ask_rights(self) -> None:
         async def fetch() -> Rights:

@@ -19,11 +19,8 @@ from kanary.errors import InputError
 from kanary.snapshot_hub import Connections, Hub, Scope
 from tui.actions import ACTIONS, BY_ID, PLACES, bindings, key_names
 from tui.actions import Action as Entry
-from tui.help import HelpScreen
 from tui.look import DARK, LIGHT, THEMES, default_theme
 from tui.main import MainScreen
-from tui.run import RunScreen
-from tui.service import ServiceScreen
 from tui.view import OpenRun, OpenService
 
 if TYPE_CHECKING:
@@ -101,9 +98,13 @@ class Monitor(App[None]):
                 changed(name)
 
     def on_open_run(self, event: OpenRun) -> None:
+        from tui.run import RunScreen  # here and below: not before the first picture
+
         self.push_screen(RunScreen(self.hub, event.run))
 
     def on_open_service(self, event: OpenService) -> None:
+        from tui.service import ServiceScreen
+
         self.push_screen(ServiceScreen(self.hub, event.key))
 
     # ---- every action goes through here
@@ -144,6 +145,8 @@ class Monitor(App[None]):
         return f"{rights.user} may not: {', '.join(missing)}." if rights and missing else ""
 
     def action_help(self) -> None:
+        from tui.help import HelpScreen
+
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen())
 
@@ -158,7 +161,11 @@ def monitor(parser: argparse.ArgumentParser) -> Action:
     Keys are shown at the bottom; `?` lists all of them.
     """
     parser.add_argument(
-        "--refresh", type=_seconds, default=2.0, metavar="SECONDS", help="how often to ask servers (default: 2)"
+        "--refresh",
+        type=_seconds,
+        default=2.0,
+        metavar="SECONDS",
+        help="how often to ask servers while something moves (default: 2)",
     )
     parser.add_argument("-A", "--all-namespaces", action="store_true", help="services of all namespaces")
     parser.add_argument("--theme", choices=THEMES, metavar="NAME", default="", help=f"one of {', '.join(THEMES)}")

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
-from kanary.snapshot_timeline import BAD, GOOD, RUN, WARNING, Entry
-from tui.look import clock_time, state_sign
-from tui.table import Cell, Row
-
-_SIGNS = {GOOD: ("✓", "good"), WARNING: ("!", "warn"), BAD: ("✗", "bold bad")}
+from tui.look import state_sign
+from tui.table import Cell
 
 
 def state_cell(state: str, note: str = "") -> Cell:
@@ -24,16 +19,3 @@ def progress_cell(done: int, total: int, state: str, width: int = 12) -> Cell:
     full = width * done // total
     style = {"FAILED": "bad", "SUCCEEDED": "good", "CANCELED": "warn"}.get(state, "info")
     return Cell("", spans=(("━" * full, style), ("─" * (width - full), "dim")))
-
-
-def entry_row(entry: Entry, now: datetime) -> Row:
-    """An entry of the timeline: when, kind, subject, the subject's name, who, what."""
-    sign, style = _SIGNS.get(entry.weight, (" ", ""))
-    return (
-        Cell(clock_time(entry.when, now), "dim"),
-        Cell(f"{sign} {entry.kind}", style),
-        Cell(entry.subject),
-        Cell(entry.subject if entry.kind == RUN else entry.subject.rpartition("/")[2]),
-        Cell(entry.who, "dim"),
-        Cell(entry.text, style if entry.weight in (BAD, WARNING) else ""),
-    )

@@ -11,7 +11,7 @@ from textual import on
 from kanary.snapshot import Snapshot
 from kanary.snapshot_hub import EVENTS, RUNS, SERVICES
 from kanary.snapshot_timeline import BAD, WARNING, Entry, timeline
-from tui.cells import entry_row
+from tui.entries import entry_row
 from tui.table import Column, KeyedTable
 from tui.view import Listing, OpenRun, OpenService, View
 

@@ -8,21 +8,23 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.widgets import Static
 
 from kanary.snapshot import Snapshot
-from kanary.snapshot_home import BAD, GOOD, Item, home
 from kanary.snapshot_hub import METRICS, RUNS, SERVICES, Hub
 from kanary.text import duration, one_line, shortened
 from tui.look import styled, styles
+from tui.still import StillText
+
+if TYPE_CHECKING:
+    from kanary.snapshot_home import Item
 
 VIEWS = {"runs": "1 Runs", "services": "2 Services", "events": "4 Events"}
-_SIGNS = {BAD: ("✗", "bold bad"), GOOD: ("✓", "good")}
+_SIGNS = {"bad": ("✗", "bold bad"), "good": ("✓", "good")}
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ class Header(Vertical):
         self._paused = False
         self._own: Snapshot[Any] = Snapshot()
         # Held, not queried: an answer may still come while the screen is being taken down.
-        self._where = Static(id="where", markup=False)
-        self._home = Static(id="home", markup=False)
-        self._problem = Static(id="problem", markup=False)
+        self._where = StillText(id="where")
+        self._home = StillText(id="home")
+        self._problem = StillText(id="problem")
 
     def compose(self) -> ComposeResult:
         yield self._where
@@ -82,14 +84,22 @@ class Header(Vertical):
             return
         known = styles(self.app)
         ages = [(name, self._hub.snapshot(source)) for name, source in _AGES]
-        self._where.update(styled([where_line(place_of(self._hub), ages, self._paused, now, width)], known))
-        runs = self._hub.runs.value
-        items = home(runs.by_id.values() if runs else None, self._hub.services.value)
-        self._home.update(styled([home_line(self._view, items, width)], known))
+        self._where.tell(styled([where_line(place_of(self._hub), ages, self._paused, now, width)], known))
+        items = self._needs()
+        self._home.tell(styled([home_line(self._view, items, width)], known))
         broken = [self._hub.snapshot(source) for source in self._sources] + [self._own]
         text = "\n".join(dict.fromkeys(filter(None, (problem_text(snapshot, now) for snapshot in broken))))
         self.set_class(bool(text), "problem")
-        self._problem.update(Text(text, overflow="fold"))
+        self._problem.tell(Text(text, overflow="fold"))
+
+    def _needs(self) -> Sequence[Item]:
+        """What needs a person, as far as is known."""
+        runs, services = self._hub.runs.value, self._hub.services.value
+        if runs is None and services is None:
+            return ()
+        from kanary.snapshot_home import home  # not before there is something to tell
+
+        return home(runs.by_id.values() if runs else None, services)
 
 
 _AGES = (("kfp", RUNS), ("k8s", SERVICES), ("prom", METRICS))

@@ -24,9 +24,10 @@ _REREAD = 1.0  # seconds before a log is read again where the server ended its a
 
 @dataclass(frozen=True)
 class Tail:
-    """A log to read. `key` says whose it is; `open(follow)` reads it from its start; `over()`: nothing more comes.
+    """A log to read. `key` says whose it is; `open(follow)` reads it; `over()`: nothing more comes.
 
-    `missing` says why there is none to read.
+    It is read from its start each time, unless it is `partial`: then only its end is, and what it gives when it is read
+    again takes the place of what it gave before. `missing` says why there is none to read.
     """
 
     key: str
@@ -34,6 +35,7 @@ class Tail:
     open: Callable[[bool], Awaitable[AsyncIterator[str]]] | None
     over: Callable[[], bool] = lambda: True
     missing: str = ""
+    partial: bool = False
 
 
 class LogPane(Vertical):
@@ -135,9 +137,15 @@ class LogPane(Vertical):
         while True:
             current = self._tail
             over = current is None or current.over()
+            again = tail.partial and self.view.line_count > 0
             try:
+                if tail.partial:
+                    position, rest = kfp.LogTail(), ""
                 position.restart()
                 async for piece in await tail.open(not over):
+                    if again:
+                        self.view.clear()
+                        again = False
                     rest = self._write(rest + position.feed(piece))
                 rest = self._write(rest + position.end())
             except KanaryError as error:
@@ -148,7 +156,7 @@ class LogPane(Vertical):
                 if rest:
                     self._write(f"{rest}\n")
                 return
-            await asyncio.sleep(_REREAD)
+            await asyncio.sleep(_REREAD * 5 if tail.partial else _REREAD)
 
     def _write(self, text: str) -> str:
         """Shows the whole lines of `text` and gives the rest."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -10,11 +12,12 @@ from textual.widgets import ContentSwitcher, Footer
 
 from kanary.snapshot_hub import RIGHTS, Hub
 from tui.actions import bindings
-from tui.events import EventsView
 from tui.header import Header
 from tui.runs import RunsView
-from tui.services import ServicesView
 from tui.view import View
+
+# The first picture waits for the first view alone.
+_LATER = {"services": "tui.services:ServicesView", "events": "tui.events:EventsView"}
 
 
 class MainScreen(Screen[None]):
@@ -29,12 +32,12 @@ class MainScreen(Screen[None]):
     def __init__(self, hub: Hub) -> None:
         super().__init__()
         self._hub = hub
-        self._views: dict[str, View[object]] = {}
-        for view in (RunsView(hub), ServicesView(hub), EventsView(hub)):
-            self._views[view.LISTING.name] = view  # type: ignore[assignment]
+        first = RunsView(hub)
+        self._views: dict[str, View[object]] = {"runs": first}  # type: ignore[dict-item]
         # Held, not queried: an answer may still come while the screen is being taken down.
         self._header = Header(hub, "runs", RunsView.SOURCES)
-        self._switcher = ContentSwitcher(*self._views.values(), initial="runs")
+        self._switcher = ContentSwitcher(first, initial="runs")
+        self._making = asyncio.Lock()
 
     def compose(self) -> ComposeResult:
         yield self._header
@@ -44,6 +47,21 @@ class MainScreen(Screen[None]):
     def on_mount(self) -> None:
         self.view.table.focus()
         self.set_interval(1.0, self._tick)
+        self.call_after_refresh(lambda: self.run_worker(self._make_the_rest(), group="views"))
+
+    async def _make_the_rest(self) -> None:
+        for name in _LATER:
+            await self._make(name)
+
+    async def _make(self, name: str) -> None:
+        async with self._making:
+            if name not in self._views:
+                module, _, kind = _LATER[name].partition(":")
+                loaded = await asyncio.to_thread(importlib.import_module, module)
+                view: View[object] = getattr(loaded, kind)(self._hub)
+                view.display = False
+                await self._switcher.mount(view)
+                self._views[name] = view
 
     @property
     def view(self) -> View[object]:
@@ -73,20 +91,22 @@ class MainScreen(Screen[None]):
     def _tell(self) -> None:
         self._header.show(self.view.LISTING.name, self.view.SOURCES, paused=self.view.paused)
 
-    def _show(self, name: str) -> None:
+    async def _show(self, name: str) -> None:
+        if name in _LATER:
+            await self._make(name)
         self._switcher.current = name
         self.view.update()
         self.view.table.focus()
         self._tell()
 
-    def act_runs(self) -> None:
-        self._show("runs")
+    async def act_runs(self) -> None:
+        await self._show("runs")
 
-    def act_services(self) -> None:
-        self._show("services")
+    async def act_services(self) -> None:
+        await self._show("services")
 
-    def act_events(self) -> None:
-        self._show("events")
+    async def act_events(self) -> None:
+        await self._show("events")
 
     def act_quit(self) -> None:
         self.app.exit()

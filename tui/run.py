@@ -14,7 +14,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.screen import Screen
-from textual.widgets import ContentSwitcher, Footer, Static
+from textual.widgets import ContentSwitcher, Footer
 
 from kanary import kfp
 from kanary.kfp_types import Artifact, Run, TaskDetail, Values, progress, task_tree
@@ -27,6 +27,7 @@ from tui.header import Header
 from tui.log_pane import LogPane, Tail
 from tui.look import Spans, clock_time, state_sign, styled, styles
 from tui.run_acts import RunActs
+from tui.still import StillText
 from tui.table import Cell, Column, KeyedTable, Row
 
 COLUMNS = (
@@ -198,12 +199,12 @@ class RunScreen(Screen[None], RunActs):
         self._rows: dict[str, Row] = {}
         # Held, not queried: an answer may still come while the screen is being taken down.
         self._header = Header(hub, "runs", ())
-        self._facts = Static(id="facts", markup=False)
-        self._failure = Static("", id="failure", markup=False)
+        self._facts = StillText(id="facts")
+        self._failure = StillText(id="failure")
         self._table = KeyedTable(COLUMNS, id="tasks")
         self._log = LogPane(id="log")
-        self._values = Static(markup=False)
-        self._parameters = Static(markup=False)
+        self._values = StillText()
+        self._parameters = StillText()
         self._panes = ContentSwitcher(
             self._log,
             VerticalScroll(self._values, id="values"),
@@ -268,9 +269,9 @@ class RunScreen(Screen[None], RunActs):
 
     def _tell(self, run: Run) -> None:
         now = datetime.now(UTC)
-        self._facts.update(self._styled(facts(run, now)))
+        self._facts.tell(self._styled(facts(run, now)))
         why = failure(run)
-        self._failure.update(Text(f"✗ {why}" if why else "", overflow="fold"))
+        self._failure.tell(Text(f"✗ {why}" if why else "", overflow="fold"))
         self.set_class(bool(why), "failed")
         self._rows = rows(run, now)
         self._table.show(list(self._rows), lambda key: self._rows[key])
@@ -285,8 +286,8 @@ class RunScreen(Screen[None], RunActs):
     def _tell_panes(self) -> None:
         task = next((task for task in self._run.tasks if task.task_id == self._table.selected), None)
         self._log.watch_log(self._tail(task) if task else None)
-        self._values.update(self._styled(values_lines(task)))
-        self._parameters.update(self._styled(parameters_lines(self._run.parameters)))
+        self._values.tell(self._styled(values_lines(task)))
+        self._parameters.tell(self._styled(parameters_lines(self._run.parameters)))
 
     def _tail(self, task: TaskDetail) -> Tail:
         run_id, key = self._run.run_id, f"{task.task_id} {task.pod_name}"

@@ -13,11 +13,12 @@ from kanary.kfp_types import Run, progress
 from kanary.operations import Operation
 from kanary.snapshot_hub import RUNS, Hub
 from kanary.text import duration
-from tui.dialog import Dialog, Lines, Question
 from tui.look import clock_time, state_sign
 
 if TYPE_CHECKING:
     from textual.app import App
+
+    from tui.dialog import Lines
 
 
 class RunActs(Widget):
@@ -88,6 +89,8 @@ class RunActs(Widget):
         if why := why_not(run):
             self.notify(why, title=f"{verb}: nothing to do", severity="warning", markup=False, timeout=5)
             return
+        from tui.dialog import Dialog, Question  # not before the first picture
+
         question = Question(
             f"{verb} this run?",
             lambda typed: [*_about(run), [], [(effect, "")]],

@@ -13,7 +13,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.screen import Screen
-from textual.widgets import ContentSwitcher, Footer, Static
+from textual.widgets import ContentSwitcher, Footer
 
 from kanary import release
 from kanary.snapshot import Snapshot, poll
@@ -23,12 +23,13 @@ from kanary.snapshot_services import Service
 from kanary.snapshot_timeline import Entry, of_service, timeline
 from kanary.text import duration, one_line, plain
 from tui.actions import bindings
-from tui.cells import entry_row
+from tui.entries import entry_row
 from tui.graph import chart, latency, percent, rate, share_bar
 from tui.header import Header
 from tui.log_pane import LogPane, Tail
 from tui.look import Spans, clock_time, state_sign, styled, styles
 from tui.service_acts import ServiceActs, short
+from tui.still import StillText
 from tui.table import Cell, Column, KeyedTable, Row
 
 REVISIONS = (
@@ -209,14 +210,14 @@ class ServiceScreen(Screen[None], ServiceActs):
         self._events: dict[str, Entry] = {}
         # Held, not queried: an answer may still come while the screen is being taken down.
         self._header = Header(hub, "services", (SERVICES, METRICS))
-        self._facts = Static(id="facts", markup=False)
+        self._facts = StillText(id="facts")
         self._revisions = KeyedTable(REVISIONS, id="revisions")
-        self._titles = Static(id="panes", markup=False)
-        self._charts = Static(id="charts", markup=False)
+        self._titles = StillText(id="panes")
+        self._charts = StillText(id="charts")
         self._history_table = KeyedTable(HISTORY, id="history")
         self._events_table = KeyedTable(TIMELINE, id="events")
         self._log = LogPane(id="log")
-        self._yaml = Static(markup=False)
+        self._yaml = StillText()
         self._panes = ContentSwitcher(
             self._charts,
             self._history_table,
@@ -256,7 +257,7 @@ class ServiceScreen(Screen[None], ServiceActs):
 
     def _tick(self) -> None:
         if self.is_current:
-            self._facts.update(self._styled(facts(self.the_service(), datetime.now(UTC))))
+            self._facts.tell(self._styled(facts(self.the_service(), datetime.now(UTC))))
 
     def _display(self) -> None:
         if not self.is_mounted:
@@ -264,8 +265,8 @@ class ServiceScreen(Screen[None], ServiceActs):
         service, now = self.the_service(), datetime.now(UTC)
         self._header.show("services", (SERVICES, METRICS), paused=False)
         self.set_class(bool(self.hub.services.error) or service is None, "stale")
-        self._facts.update(self._styled(facts(service, now)))
-        self._titles.update(self._styled([self._pane_titles()]))
+        self._facts.tell(self._styled(facts(service, now)))
+        self._titles.tell(self._styled([self._pane_titles()]))
         if service is None:
             return
         self._rows = revision_rows(service, self.hub.metrics.value)
@@ -285,7 +286,7 @@ class ServiceScreen(Screen[None], ServiceActs):
         if pane == "charts":
             size = self._panes.size
             lines = charts(service, self.hub.metrics.value, size.width - 2, max(3, min(20, size.height - 3)))
-            self._charts.update(self._styled(lines))
+            self._charts.tell(self._styled(lines))
         elif pane == "history":
             self._history = history_rows(service, now)
             self._history_table.show(list(self._history), lambda key: self._history[key])
@@ -294,7 +295,7 @@ class ServiceScreen(Screen[None], ServiceActs):
             self._events = {entry.key: entry for entry in entries}
             self._events_table.show(list(self._events), self._entry_row)
         elif pane == "yaml":
-            self._yaml.update(Text(plain(as_yaml(service.document))))
+            self._yaml.tell(Text(plain(as_yaml(service.document))))
         else:
             self._log.watch_log(self._tail(service))
 
@@ -344,7 +345,11 @@ class ServiceScreen(Screen[None], ServiceActs):
 
             return pieces()
 
-        return Tail(f"{revision} {pod}", f"{name} ({pod})", read, over=lambda: False)
+        def over() -> bool:
+            now = self._pods.value or []
+            return all((found.get("metadata") or {}).get("name") != pod for found in now)
+
+        return Tail(f"{revision} {pod}", f"{name} ({pod})", read, over, partial=True)
 
     # ---- keys
 

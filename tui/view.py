@@ -12,12 +12,13 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.message import Message
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from kanary.kfp_types import Run
 from kanary.snapshot import Snapshot
 from kanary.snapshot_hub import Hub
 from tui.actions import bindings
+from tui.still import StillText
 from tui.table import Column, KeyedTable, Row
 
 T = TypeVar("T")
@@ -77,7 +78,7 @@ class View(Vertical, Generic[T]):
     BINDINGS = bindings("view")
     DEFAULT_CSS = """
     View { height: 1fr; }
-    View > .title { height: 1; padding: 0 1; text-style: bold; color: $foreground; }
+    View > .title { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; text-style: bold; }
     View > KeyedTable { height: 1fr; }
     View.stale > KeyedTable { opacity: 55%; }
     View > .filter { display: none; height: 1; border: none; padding: 0 1; background: $panel; }
@@ -94,9 +95,9 @@ class View(Vertical, Generic[T]):
         self.sort = next(iter(self.LISTING.sorts))
         self._shown: dict[str, T] = {}
         # Held, not queried: an answer may still come while the screen is being taken down.
-        self._title = Static("", classes="title", markup=False)
+        self._title = StillText(classes="title")
         self.table = KeyedTable(self.LISTING.columns, id=f"{self.LISTING.name}-table")
-        self._empty = Static("", classes="empty", markup=False)
+        self._empty = StillText(classes="empty")
         self._filter = Input(classes="filter", placeholder="text to find; !text to leave out", compact=True)
 
     def compose(self) -> ComposeResult:
@@ -144,13 +145,13 @@ class View(Vertical, Generic[T]):
         snapshot = self.snapshot()
         self.set_class(bool(snapshot.error), "stale")
         if snapshot.value is None:
-            self._title.update(self.LISTING.title)
+            self._title.tell(Text(self.LISTING.title, no_wrap=True))
             return
         now, items = datetime.now(UTC), self.items()
         shown = visible(items, self.LISTING, self.pattern, self.sort, now)
         self._shown = {self.LISTING.key(item): item for item in shown}
-        self._title.update(self._title_text(len(shown), self.total(len(items))))
-        self._empty.update(Text("Nothing matches the filter. Esc takes it away." if items else self.empty_text()))
+        self._title.tell(self._title_text(len(shown), self.total(len(items))))
+        self._empty.tell(Text("Nothing matches the filter. Esc takes it away." if items else self.empty_text()))
         self.set_class(not shown, "empty")
         self.table.show(list(self._shown), self._row)
 

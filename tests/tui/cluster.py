@@ -205,7 +205,7 @@ class FakePrometheus:
         if query == "time()":
             return _answer("scalar", [now, str(now)])
         if query.startswith("max(count_over_time"):
-            count = 0 if "revision_app" in query or not self.rates else 12 if "[1m]" in query else 60
+            count = 0 if "revision_app" in query or not self.rates else 120 if "[1m]" in query else 600
             return _answer("vector", [{"metric": {}, "value": [now, str(count)]}] if count else [])
         return _answer("vector", [{"metric": labels, "value": [now, value]} for labels, value in self._series(query)])
 
