@@ -36,7 +36,7 @@ from bench.contestants import (
     stock,
 )
 from bench.httpload import Job, Load, put_load
-from bench.peers.environments import PEERS, Unavailable
+from bench.peers.environments import SERVERS, Unavailable
 from bench.report import show, verdict
 from bench.sink import sink
 
@@ -233,7 +233,7 @@ def measure(folder: Path, given: argparse.Namespace) -> int:
     progress("training the model")
     model, spec = census.train_model(folder)
     rows = census.rows(_ROWS, seed=1)
-    chosen = [name for name in PEERS if given.only is None or name in given.only]
+    chosen = [name for name in SERVERS if given.only is None or name in given.only]
     contestants, skipped = [ours(model), stock()], {}
     for name in chosen:
         try:
@@ -290,7 +290,7 @@ def main() -> int:
     add("--seconds", type=float, default=4.0, help="of each measurement (default: %(default)s)")
     add("--rounds", type=int, default=5, help="(default: %(default)s; with --seconds 1.5 --rounds 3 about 3 minutes)")
     add("--concurrency", type=int, nargs="+", default=CONCURRENCY, help="connections (default: 1 16 64)")
-    add("--only", nargs="*", choices=PEERS, help="the peers besides the stock server (default: all)")
+    add("--only", nargs="*", choices=SERVERS, help="the peers besides the stock server (default: all)")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended then, too
     try:

@@ -95,11 +95,17 @@ class ForkServer:
     """Starts a zygote on first use and forks workers from it.
 
     With an `address`, the path of a unix socket, it takes over the zygote that listens there, if there is one; `found`
-    are the workers that came with it, by pid, those included that ended while nobody listened.
+    are the workers that came with it, by pid, those included that ended while nobody listened. `python` is the
+    interpreter, where it is not this process's own.
     """
 
     def __init__(
-        self, preload: Sequence[str], log: Path, env: Mapping[str, str] | None = None, address: Path | None = None
+        self,
+        preload: Sequence[str],
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        address: Path | None = None,
+        python: Path | None = None,
     ) -> None:
         self.preload = tuple(preload)
         self.log = log
@@ -107,6 +113,7 @@ class ForkServer:
         self.pid: int | None = None
         self.found: dict[int, Worker] = {}
         self._address = address
+        self._python = python or Path(sys.executable)
         self._prefix = uuid.uuid4().hex[:8]  # ids are told from those that an earlier process gave
         self._ids = itertools.count(1)
         self._pending: dict[str, _Pending] = {}
@@ -167,7 +174,7 @@ class ForkServer:
     async def _execute(self, option: str, theirs: socket.socket) -> None:
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "sandbox.zygote"),
+                *(str(self._python), "-P", "-m", "sandbox.zygote"),
                 *(option, str(theirs.fileno()), "--preload", ",".join(self.preload)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

@@ -60,6 +60,11 @@ def find_home(given: str | None, environment: Mapping[str, str], folder: Path) -
     return Home(folder / FOLDER)
 
 
+def put_aside(home: Home) -> list[Path]:
+    """Damaged stores of pipelines, which lie beside the new one until somebody deletes them."""
+    return sorted((home.path / "kfp").glob("*.unreadable-*"))
+
+
 def make_home(home: Home) -> None:
     """Creates the folders. Raises SandboxError where they cannot be."""
     try:

@@ -57,17 +57,25 @@ def explain(error: BaseException, blocked: frozenset[str], image: str) -> str:
 def blocked_modules(extras: tuple[str, ...]) -> frozenset[str]:
     """Top-level modules that are installed here but not in an image with these extras of ours.
 
-    `("=kfp",)` stands for an image with nothing but that distribution (a plain `python` image with kfp installed).
+    `"=kfp"` stands for that distribution with what it needs (a plain `python` image with kfp installed), and
+    `"@/a/folder"` for all that is installed in the folder.
     """
-    if extras and extras[0].startswith("="):
-        allowed = closure([(extra[1:], ()) for extra in extras])
-    else:
-        allowed = closure([(_OURS, extras)])
+    roots = [root for root in map(_distribution, extras) if root is not None]
+    folders = [extra[1:] for extra in extras if extra.startswith("@")]
+    roots += [(found.name, ()) for folder in folders for found in metadata.distributions(path=[folder])]
+    ours = tuple(extra for extra in extras if extra[0] not in "=@")
+    if ours or not extras:
+        roots.append((_OURS, ours))
+    allowed = closure(roots)
     return frozenset(
         module
         for module, owners in metadata.packages_distributions().items()
         if not any(normalise(owner) in allowed for owner in owners)
     )
+
+
+def _distribution(extra: str) -> tuple[str, tuple[str, ...]] | None:
+    return wanted(extra[1:], ()) if extra.startswith("=") else None
 
 
 def closure(roots: Iterable[tuple[str, tuple[str, ...]]]) -> frozenset[str]:

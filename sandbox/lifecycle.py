@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
 
 from sandbox.errors import SandboxError
-from sandbox.home import Home, make_home, read_json, remove_files, take_lock
+from sandbox.home import Home, make_home, put_aside, read_json, remove_files, take_lock
 from sandbox.parts import parts
 from sandbox.processes import Process, kill_marked, marked, process_of, recorded, send, wait_gone
 from sandbox.rotation import tail
@@ -171,6 +171,8 @@ def _print_progress(home: Home, message: Mapping[str, object], out: TextIO) -> N
         print(f"  {message['absent']:<12} absent: {message['why']}", file=out, flush=True)
     if "up" in message:
         url = read_json(home.endpoints).get("kfp", {}).get("url", "")
+        for path in put_aside(home):
+            print(f"  A damaged store of pipelines was put aside: {path}", file=out, flush=True)
         print(f"\nexport KFP_ENDPOINT={url}", file=out, flush=True)
         if (kubeconfig := home.path / "kubeconfig").exists():
             print(f"export KUBECONFIG={kubeconfig}", file=out, flush=True)

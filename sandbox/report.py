@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from sandbox.health import answers
-from sandbox.home import Home, read_json
+from sandbox.home import Home, put_aside, read_json
 from sandbox.modelserver.spec import Status
 from sandbox.modelserver.stored import stored
 from sandbox.parts import parts, urls
@@ -21,7 +21,7 @@ Measure = Callable[[list[Process]], dict[str, int | float]]
 
 
 def describe(home: Home) -> dict[str, Any]:
-    """The sandbox as JSON: `running`, its supervisor, each part and each model server, paths.
+    """The sandbox as JSON: `running`, its supervisor, each part and each model server, paths, damaged files put aside.
 
     Of each: state, pid, restarts, `memory_bytes` (shared pages in proportion), `cpu_seconds` so far, `cpu_percent` of
     one core over a fifth of a second, log. A model server's processes do not count as those of the part.
@@ -60,6 +60,7 @@ def describe(home: Home) -> dict[str, Any]:
             "artifacts": str(home.artifacts),
             "logs": str(home.logs),
         },
+        "put_aside": [str(path) for path in put_aside(home)],
     }
 
 
@@ -125,6 +126,8 @@ def info(home: Home, as_json: bool, out: TextIO) -> None:
             _print_rows(title, rows, out)
     for name, path in found["paths"].items():
         print(f"  {name:<12} {path}", file=out)
+    for path in found["put_aside"]:
+        print(f"  put aside    {path}  (damaged; delete it when nothing of it is needed)", file=out)
 
 
 def _print_rows(title: str, rows: list[dict[str, Any]], out: TextIO) -> None:

@@ -257,9 +257,10 @@ def run(request: dict[str, Any], blocked: frozenset[str]) -> int:
 
 
 def report(request: dict[str, Any], reason: str) -> None:
-    """Leave the reason of a failure where the request asked for it."""
+    """Leave the reason of a failure where the request asked for it, if there is room."""
     if path := request.get("report"):
-        Path(path).write_text(reason, encoding="utf-8", errors="replace")
+        with contextlib.suppress(OSError):
+            Path(path).write_text(reason, encoding="utf-8", errors="replace")
 
 
 def finish(code: int) -> None:

@@ -15,7 +15,11 @@ PEERS = {
     "mlserver": ("mlserver==1.7.1", "uvloop<0.22"),  # its workers ask uvloop for a loop that later ones do not make
     "bentoml": ("bentoml==1.4.40",),
     "litserve": ("litserve==0.2.19",),
+    "zenml": ("zenml[local]==0.98.0",),
+    "metaflow": ("metaflow==2.19.22",),
 }
+SERVERS = ("mlserver", "bentoml", "litserve")
+_BY_THEMSELVES = ("zenml", "metaflow")  # they serve no model of ours
 _STAMP = "requirements.txt"
 _CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
@@ -28,20 +32,23 @@ def prepare(peer: str, say: Callable[[str], None]) -> Path:
     """The folder with the peer's commands; installs it where it is not there yet. Raises Unavailable."""
     folder = CACHE / peer
     # The versions of what the model needs are ours: the same model, the same torch.
-    ours = [f"{name}=={metadata.version(name)}" for name in ("numpy", "safetensors", "torch")]
+    of_the_model = () if peer in _BY_THEMSELVES else ("numpy", "safetensors", "torch")
+    ours = [f"{name}=={metadata.version(name)}" for name in of_the_model]
     wanted = "\n".join([*ours, *PEERS[peer]])
     stamp = folder / _STAMP
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return folder / "bin"
-    say(f"installing {PEERS[peer][0]} with its own torch into {folder}: some minutes, about 1.3 GB, once")
+    size = "with its own torch into {}: some minutes, about 1.3 GB, once" if ours else "into {}: a minute, once"
+    say(f"installing {PEERS[peer][0]} {size.format(folder)}")
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = subprocess.run([sys.executable, "-m", "venv", str(folder)], capture_output=True, text=True)
     if made.returncode:
         raise Unavailable(f"no environment: {_last_line(made)}")
-    torch = ours[-1]
-    of_pytorch = [["--index-url", _CPU_INDEX]] if torch.endswith("+cpu") else []
-    _first_that_works(folder, [[torch], *([*index, torch] for index in of_pytorch)])
+    if ours:
+        torch = ours[-1]
+        of_pytorch = [["--index-url", _CPU_INDEX]] if torch.endswith("+cpu") else []
+        _first_that_works(folder, [[torch], *([*index, torch] for index in of_pytorch)])
     # With the versions that Kanary is tested with, where the peer can have them.
     everything = [*ours, *PEERS[peer]]
     _first_that_works(folder, [["-c", str(ROOT / "constraints.txt"), *everything], everything])

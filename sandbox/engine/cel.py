@@ -6,6 +6,7 @@ follow github.com/google/cel-spec with dynamically typed inputs, as KFP's driver
 
 from __future__ import annotations
 
+import json
 import math
 import operator
 import re
@@ -64,7 +65,7 @@ _TOKEN = re.compile(
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 _BINDING = [("||",), ("&&",), ("==", "!=", "<", "<=", ">", ">=", "in"), ("+", "-"), ("*", "/", "%")]
 _CONSTANTS = {"true": True, "false": False, "null": None}
-_CONVERSIONS = ("int", "double", "string", "bool", "size")
+_CONVERSIONS = ("int", "double", "string", "bool", "size", "parseJson")
 _MAX_DEPTH = 100
 
 
@@ -77,6 +78,27 @@ def evaluate(expression: str, inputs: Mapping[str, Any]) -> bool:
     if not isinstance(value, bool):
         raise ConditionError(f"condition is not true or false but {_kind(value)}: {expression}")
     return value
+
+
+def select(expression: str, value: Any, text: str) -> Any:
+    """The part of a parameter's `value` that a `parameterExpressionSelector` names; ConditionError otherwise.
+
+    The value's fields have the names of google.protobuf.Value's; `text` is the value as KFP writes it in a string.
+    """
+    fields: dict[str, Any] = {"string_value": text}
+    for kind, name in (
+        (bool, "bool_value"),
+        (dict, "struct_value"),
+        (list, "list_value"),
+        (int | float, "number_value"),
+    ):
+        if isinstance(value, kind):
+            fields[name] = value
+            break
+    try:
+        return _value(parse(expression), fields)
+    except ConditionError as error:
+        raise ConditionError(f"{expression} cannot be taken from {text[:200]}: {error.message}") from error
 
 
 def parse(expression: str) -> Node:
@@ -294,6 +316,8 @@ def _convert(function: str, value: Any) -> Any:
             return value is True or value == "true"
         if function == "size" and isinstance(value, str | list | Mapping):
             return len(value)
+        if function == "parseJson" and isinstance(value, str):
+            return json.loads(value)
     except (ValueError, OverflowError) as error:
         raise ConditionError(f"{function}({value!r}): {error}") from error
     raise ConditionError(f"{function}() does not apply to {_kind(value)} {value!r}")

@@ -1,18 +1,15 @@
-"""Checks a compiled pipeline at submission, so that nothing is refused half-way through a run.
-
-Works on PipelineSpec as the proto-JSON that the KFP compiler writes (api/v2alpha1/pipeline_spec.proto).
-"""
+"""Reads a PipelineSpec: the proto-JSON that the KFP compiler writes (api/v2alpha1/pipeline_spec.proto)."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
-from sandbox.engine import cel, lightweight
 from sandbox.errors import InvalidSpec, Unsupported
 
-_MAX_DEPTH = 50
 _TYPES: dict[str, tuple[type, ...]] = {
     "STRING": (str,),
     "BOOLEAN": (bool,),
@@ -21,27 +18,6 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "LIST": (list,),
     "STRUCT": (dict,),
 }
-_SCHEMA = "2.1.0"
-
-
-def check(spec: Mapping[str, Any], platform_spec: Mapping[str, Any] | None = None) -> None:
-    """Raise InvalidSpec or Unsupported, saying where, for a pipeline that this engine would not run faithfully."""
-    if not isinstance(spec, dict):
-        raise InvalidSpec("the pipeline is not a mapping", "", "submit what the KFP compiler wrote")
-    version = spec.get("schemaVersion")
-    if version is None or "pipelineInfo" not in spec or "root" not in spec:
-        raise InvalidSpec(
-            "not a compiled KFP v2 pipeline (schemaVersion, pipelineInfo and root are needed)",
-            "",
-            "compile it with kfp 2: kfp dsl compile --py FILE --output pipeline.yaml",
-        )
-    if version != _SCHEMA:
-        raise Unsupported(f"schema version {version!r}; this engine knows {_SCHEMA}", "schemaVersion")
-    name = _mapping(spec["pipelineInfo"], "pipelineInfo").get("name")
-    if not isinstance(name, str) or not name:
-        raise InvalidSpec("the pipeline has no name", "pipelineInfo.name")
-    root = _mapping(spec["root"], "root")
-    _check_component(root, "root", spec, ())
 
 
 def bind_parameters(spec: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,6 +56,15 @@ def typed(value: Any, kind: str | None, where: str) -> Any:
     return plain_numbers(value, where)
 
 
+def as_text(value: Any) -> str:
+    """A parameter as KFP writes it where text is wanted: 1, 0.5, true, JSON for lists and structs, "" for null."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, float) and not value.is_integer():
+        return format(Decimal(repr(value)), "f")
+    return json.dumps(plain_numbers(value), separators=(",", ":"), ensure_ascii=False)
+
+
 def plain_numbers(value: Any, where: str = "") -> Any:
     """Numbers as they come out of protobuf's JSON: 3.0 is 3. NaN and infinity have no JSON and are refused."""
     if isinstance(value, float):
@@ -107,99 +92,46 @@ def component(spec: Mapping[str, Any], task: Mapping[str, Any], where: str) -> M
     return found
 
 
+def executor_of(spec: Mapping[str, Any], found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What runs a component that is no DAG; {} where the pipeline has no such executor."""
+    executor: Mapping[str, Any] = (
+        spec.get("deploymentSpec", {}).get("executors", {}).get(found.get("executorLabel"), {})
+    )
+    return executor
+
+
+def is_loop(task: Mapping[str, Any]) -> bool:
+    """Whether a task runs once for each of some items (dsl.ParallelFor)."""
+    return "parameterIterator" in task or "artifactIterator" in task
+
+
+def runs_after_failure(task: Mapping[str, Any]) -> bool:
+    """Whether a task waits for the end of those before it, however they end (ignore_upstream_failure, exit tasks)."""
+    return bool(task.get("triggerPolicy", {}).get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED")
+
+
+def is_exit_task(task: Mapping[str, Any]) -> bool:
+    """Whether a task is the exit task of a dsl.ExitHandler, which runs after a termination, too."""
+    parameters = task.get("inputs", {}).get("parameters", {}).values()
+    before = task.get("dependentTasks", [])
+    return runs_after_failure(task) and (
+        any("taskFinalStatus" in source for source in parameters)
+        or (bool(before) and all(name.startswith("exit-handler-") for name in before))
+    )
+
+
 def upstream(task: Mapping[str, Any]) -> set[str]:
     """The tasks of the same DAG that a task waits for: named dependencies, and the producers of its inputs."""
     names = set(task.get("dependentTasks", []))
     inputs = task.get("inputs", {})
     for source in [*inputs.get("parameters", {}).values(), *inputs.get("artifacts", {}).values()]:
-        for key in ("taskOutputParameter", "taskOutputArtifact"):
+        for key in ("taskOutputParameter", "taskOutputArtifact", "taskFinalStatus"):
             if key in source:
                 names.add(source[key]["producerTask"])
     return names
 
 
-def _check_component(found: Mapping[str, Any], where: str, spec: Mapping[str, Any], above: tuple[str, ...]) -> None:
-    if "dag" in found:
-        tasks = _mapping(_mapping(found["dag"], f"{where}.dag").get("tasks", {}), f"{where}.dag.tasks")
-        for name, task in tasks.items():
-            _check_task(name, _mapping(task, f"{where}.dag.tasks.{name}"), f"{where}.dag.tasks.{name}", spec, tasks)
-            reference = task.get("componentRef", {}).get("name", "")
-            if reference in above:
-                raise InvalidSpec(f"component {reference!r} contains itself", f"{where}.dag.tasks.{name}")
-            if len(above) > _MAX_DEPTH:
-                raise InvalidSpec(f"nested more than {_MAX_DEPTH} deep", where)
-            place = f"components.{reference}"
-            _check_component(component(spec, task, f"{where}.dag.tasks.{name}"), place, spec, (*above, reference))
-        _check_acyclic(tasks, where)
-        return
-    label = found.get("executorLabel")
-    executor = dict(executors(spec)).get(label or "")
-    if executor is None:
-        raise InvalidSpec(f"there is no executor {label!r}", f"{where}.executorLabel")
-    place = f"deploymentSpec.executors.{label}"
-    if "importer" in executor:
-        raise Unsupported("an importer: the sandbox does not run importers yet", place)
-    if "container" not in executor:
-        raise Unsupported(f"an executor of kind {', '.join(executor) or 'none'}", place)
-    lightweight.read(_mapping(executor["container"], f"{place}.container"), place)
-
-
-def _check_task(
-    name: str, task: Mapping[str, Any], where: str, spec: Mapping[str, Any], siblings: Mapping[str, Any]
-) -> None:
-    for key in ("parameterIterator", "artifactIterator"):
-        if key in task:
-            raise Unsupported("a loop (dsl.ParallelFor): the sandbox does not run loops yet", f"{where}.{key}")
-    policy = task.get("triggerPolicy", {})
-    if policy.get("strategy", "ALL_UPSTREAM_TASKS_SUCCEEDED") not in (
-        "ALL_UPSTREAM_TASKS_SUCCEEDED",
-        "TRIGGER_STRATEGY_UNSPECIFIED",
-    ):
-        raise Unsupported(
-            f"{policy['strategy']} (dsl.ExitHandler, ignore_upstream_failure): not run by the sandbox yet",
-            f"{where}.triggerPolicy.strategy",
-        )
-    if condition := policy.get("condition"):
-        try:
-            cel.parse(condition)
-        except cel.ConditionError as error:
-            raise InvalidSpec(
-                f"the condition cannot be parsed: {condition}: {error.message}", f"{where}.triggerPolicy.condition"
-            ) from error
-    missing = upstream(task) - set(siblings)
-    if missing:
-        raise InvalidSpec(f"waits for {sorted(missing)[0]!r}, which is no task beside it", where)
-    for kind in ("parameters", "artifacts"):
-        for key, source in task.get("inputs", {}).get(kind, {}).items():
-            _check_source(source, f"{where}.inputs.{kind}.{key}")
-
-
-def _check_source(source: Mapping[str, Any], where: str) -> None:
-    if "parameterExpressionSelector" in source:
-        raise Unsupported("a part of a parameter (parameterExpressionSelector): not run by the sandbox yet", where)
-    known = {
-        "componentInputParameter",
-        "taskOutputParameter",
-        "runtimeValue",
-        "componentInputArtifact",
-        "taskOutputArtifact",
-    }
-    if not known & set(source):
-        raise Unsupported(f"an input of kind {', '.join(source) or 'none'}", where)
-    if "runtimeValue" in source and "constant" not in source["runtimeValue"]:
-        raise Unsupported("a runtime value that is no constant", where)
-
-
-def _check_acyclic(tasks: Mapping[str, Any], where: str) -> None:
-    waiting = {name: upstream(task) for name, task in tasks.items()}
-    while ready := [name for name, names in waiting.items() if not names & set(waiting)]:
-        for name in ready:
-            del waiting[name]
-    if waiting:
-        raise InvalidSpec(f"tasks wait for each other: {', '.join(sorted(waiting))}", f"{where}.dag.tasks")
-
-
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InvalidSpec(f"must be a mapping, not {type(value).__name__}", where)
-    return value
+def selectors(source: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Where an output of a DAG may come from; several for a dsl.OneOf."""
+    several = source.get("valueFromOneof", {}).get("parameterSelectors") or source.get("artifactSelectors")
+    return list(several) if several else [source["valueFromParameter"]] if "valueFromParameter" in source else []

@@ -1,37 +1,37 @@
-"""What flows between tasks: inputs resolved from a DAG's scope, placeholders filled in, outputs read back.
+"""What flows between tasks: inputs resolved from a DAG's scope, items of loops, outputs read back and collected.
 
 Pure functions over proto-JSON; nothing here touches a file but `read_outputs`. A parameter that has no value (an
-optional input nobody set) is absent from a mapping, never None.
+optional input nobody set) is absent from a mapping, never None. Source: driver/resolve.go of kubeflow/pipelines.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sandbox.engine.spec import plain_numbers, typed
+from sandbox.engine import cel
+from sandbox.engine.placeholders import RunFacts, TaskFailed, fill
+from sandbox.engine.spec import as_text, component, is_loop, plain_numbers, selectors, typed
 from sandbox.errors import SandboxError
 
 Artifact = dict[str, Any]
-_PLACEHOLDER = re.compile(r"\{\{\$\.([^}]*)\}\}")
-_PARAMETER = re.compile(r"inputs\.parameters\[['\"](?P<name>.+?)['\"]\]")
-
-
-class TaskFailed(SandboxError):
-    """A task cannot go on; the message is what the run shows as its error."""
+MOST_ITEMS = 20_000
 
 
 @dataclass(frozen=True)
 class Values:
-    """Parameters and artifacts by name; each artifact name holds a list of {name, uri, type, metadata}."""
+    """Parameters and artifacts by name; each artifact name holds a list of {name, uri, type, metadata}.
+
+    `defaulted` names the parameters that nobody set: they have their component's default.
+    """
 
     parameters: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, list[Artifact]] = field(default_factory=dict)
+    defaulted: frozenset[str] = frozenset()
 
     def as_dict(self) -> dict[str, Any]:
         """The form in which tasks are stored."""
@@ -44,50 +44,114 @@ class Values:
 
 
 @dataclass(frozen=True)
-class RunFacts:
-    """What placeholders may ask of the run and the task that is being prepared."""
+class Scope:
+    """What the tasks of a DAG see: the DAG's own inputs, the outputs of the tasks so far, how those ended that did."""
 
-    run_id: str
-    run_name: str
-    pipeline_name: str
-    pipeline_root: str
-    scheduled_at: str
-    task_id: str = ""
-    task_name: str = ""
+    inputs: Values
+    finished: Mapping[str, Values]
+    statuses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def resolve_inputs(
-    task: Mapping[str, Any],
-    found: Mapping[str, Any],
-    scope: Values,
-    finished: Mapping[str, Values],
-    facts: RunFacts,
-) -> Values:
-    """The inputs of `task` (component `found`) inside a DAG whose own inputs are `scope`.
+def resolve_inputs(task: Mapping[str, Any], found: Mapping[str, Any], scope: Scope, facts: RunFacts) -> Values:
+    """The inputs of `task` (component `found`) in its DAG's scope.
 
-    `finished` holds the outputs of the DAG's tasks so far. Raises TaskFailed for a value that is not there or is of
-    another type than the component declares.
+    Raises TaskFailed for a value that is not there or is of another type than the component declares.
     """
     definitions = found.get("inputDefinitions", {})
+    sources = task.get("inputs", {}).get("parameters", {})
     parameters: dict[str, Any] = {}
-    for name, source in task.get("inputs", {}).get("parameters", {}).items():
-        value = _parameter(source, scope, finished, facts)
-        if value is not None:
-            parameters[name] = value
+    for name, source in sources.items():
+        if "runtimeValue" not in source and (value := _parameter(source, scope)) is not None:
+            parameters[name] = _selected(value, source)
+    # A constant may speak of the task's other inputs: "loss {{$.inputs.parameters['pipelinechannel--train-loss']}}".
+    constants = {
+        name: fill(source["runtimeValue"]["constant"], parameters, facts)
+        for name, source in sources.items()
+        if "runtimeValue" in source
+    }
+    parameters |= {name: value for name, value in constants.items() if value is not None}
+    defaulted = set()
     for name, definition in definitions.get("parameters", {}).items():
-        if name not in parameters and "defaultValue" in definition:
+        if name not in parameters and definition.get("defaultValue") is not None:
             parameters[name] = definition["defaultValue"]
+            defaulted.add(name)
         if name in parameters:
-            parameters[name] = _typed(parameters[name], definition.get("parameterType"), name)
-        elif not definition.get("isOptional") and name in task.get("inputs", {}).get("parameters", {}):
+            parameters[name] = _input(parameters[name], definition, name)
+        elif not definition.get("isOptional") and name in sources:
             raise TaskFailed(f"input {name!r} has no value")
     artifacts: dict[str, list[Artifact]] = {}
     for name, source in task.get("inputs", {}).get("artifacts", {}).items():
-        if listed := _artifact(source, scope, finished):
+        listed = _artifact(source, scope)
+        if listed is not None:
             artifacts[name] = listed
         elif not definitions.get("artifacts", {}).get(name, {}).get("isOptional"):
             raise TaskFailed(f"input artifact {name!r} was not produced")
+    return Values(parameters, artifacts, frozenset(defaulted))
+
+
+def final_status(task: str, job: str, state: str, error: str) -> dict[str, Any]:
+    """What a parameter of type PipelineTaskFinalStatus holds, in the words of its documentation."""
+    shown = {"CANCELED": "CANCELLED"}.get(state, state)
+    return {
+        "state": shown,
+        "pipelineTaskName": task,
+        "pipelineJobResourceName": job,
+        "error": {"code": 0 if state == "SUCCEEDED" else 1 if state == "CANCELED" else 13, "message": error},
+    }
+
+
+def iterations(task: Mapping[str, Any], found: Mapping[str, Any], inputs: Values) -> list[Values]:
+    """The inputs of each iteration of a loop: the loop's own, with the item in the place of the items."""
+    if "artifactIterator" in task:
+        iterator = task["artifactIterator"]
+        source, item = iterator["items"]["inputArtifact"], iterator["itemInput"]
+        rest = {name: listed for name, listed in inputs.artifacts.items() if name != source}
+        return [Values(inputs.parameters, {**rest, item: [one]}) for one in inputs.artifacts.get(source, [])]
+    iterator = task["parameterIterator"]
+    source, item = iterator["items"].get("inputParameter"), iterator["itemInput"]
+    items = inputs.parameters.get(source) if source else iterator["items"].get("raw")
+    if isinstance(items, str):
+        try:
+            items = json.loads(items)
+        except ValueError as error:
+            raise TaskFailed(f"the loop's items are no JSON: {error}: {items[:200]!r}") from error
+    if not isinstance(items, list):
+        raise TaskFailed(f"the loop's items are no list: {as_text(items)[:200]}")
+    if len(items) > MOST_ITEMS:
+        raise TaskFailed(f"the loop has {len(items):,} items; at most {MOST_ITEMS:,} are run")
+    kept = {name: value for name, value in inputs.parameters.items() if name != source}
+    definition = found.get("inputDefinitions", {}).get("parameters", {}).get(item, {})
+    return [Values({**kept, item: _input(one, definition, item)}, inputs.artifacts) for one in items]
+
+
+def collected(spec: Mapping[str, Any], found: Mapping[str, Any], outputs: Sequence[Values]) -> Values:
+    """The outputs of a loop from those of its iterations, in their order; one that gave nothing is left out.
+
+    What comes out of a loop inside becomes one flat list, as Kubeflow's driver collects it (CollectInputs).
+    """
+    declared = found["dag"].get("outputs", {}) if "dag" in found else found.get("outputDefinitions", {})
+    parameters: dict[str, Any] = {}
+    for name in declared.get("parameters", {}):
+        given = [one.parameters[name] for one in outputs if name in one.parameters]
+        if _comes_from_loop(spec, found, "parameters", name):
+            given = [value for listed in given for value in listed]
+        parameters[name] = given
+    artifacts = {
+        name: [artifact for one in outputs for artifact in one.artifacts.get(name, [])]
+        for name in declared.get("artifacts", {})
+    }
     return Values(parameters, artifacts)
+
+
+def _comes_from_loop(spec: Mapping[str, Any], found: Mapping[str, Any], kind: str, name: str) -> bool:
+    for selector in selectors(found.get("dag", {}).get("outputs", {}).get(kind, {}).get(name, {})):
+        task = found["dag"]["tasks"][selector["producerSubtask"]]
+        if is_loop(task):
+            return True
+        inner = component(spec, task, selector["producerSubtask"])
+        if "dag" in inner and _comes_from_loop(spec, inner, kind, selector["outputParameterKey"]):
+            return True
+    return False
 
 
 def dag_outputs(dag: Mapping[str, Any], finished: Mapping[str, Values]) -> Values:
@@ -95,15 +159,14 @@ def dag_outputs(dag: Mapping[str, Any], finished: Mapping[str, Values]) -> Value
     outputs = dag.get("outputs", {})
     parameters: dict[str, Any] = {}
     for name, source in outputs.get("parameters", {}).items():
-        selectors = source.get("valueFromOneof", {}).get("parameterSelectors") or [source.get("valueFromParameter", {})]
-        for selector in selectors:
+        for selector in selectors(source):
             produced = finished.get(selector.get("producerSubtask", ""), Values()).parameters
             if selector.get("outputParameterKey") in produced:
                 parameters[name] = produced[selector["outputParameterKey"]]
                 break
     artifacts: dict[str, list[Artifact]] = {}
     for name, source in outputs.get("artifacts", {}).items():
-        for selector in source.get("artifactSelectors", []):
+        for selector in selectors(source):
             produced_artifacts = finished.get(selector.get("producerSubtask", ""), Values()).artifacts
             if selector.get("outputArtifactKey") in produced_artifacts:
                 artifacts[name] = produced_artifacts[selector["outputArtifactKey"]]
@@ -146,27 +209,44 @@ def executor_input(
 
 def read_outputs(found: Mapping[str, Any], planned: Mapping[str, list[Artifact]], folder: Path) -> Values:
     """What a finished executor left behind; TaskFailed where it is not what the component declares."""
-    written: dict[str, Any] = {}
-    if (path := folder / "executor_output.json").exists():
-        try:
-            written = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise TaskFailed(f"the step's output file is no JSON: {error}") from error
+    written = _written(folder / "executor_output.json")
     parameters: dict[str, Any] = {}
     for name, definition in found.get("outputDefinitions", {}).get("parameters", {}).items():
         kind = definition.get("parameterType")
         if name in written.get("parameterValues", {}):
             parameters[name] = _typed(written["parameterValues"][name], kind, name)
         elif (path := folder / "parameters" / name).exists():
-            parameters[name] = _typed(from_text(path.read_text(encoding="utf-8"), kind, name), kind, name)
+            text = path.read_text(encoding="utf-8", errors="replace")
+            parameters[name] = _typed(from_text(text, kind, name), kind, name)
         elif not definition.get("isOptional"):
             raise TaskFailed(f"the step wrote no value for its output {name!r}")
     artifacts: dict[str, list[Artifact]] = {}
     for name, listed in planned.items():
-        changed = written.get("artifacts", {}).get(name, {}).get("artifacts", [{}])[0]
+        changed = (written.get("artifacts", {}).get(name, {}).get("artifacts") or [{}])[0]
         metadata = changed.get("metadata") or listed[0]["metadata"]
         artifacts[name] = [listed[0] | {"uri": changed.get("uri") or listed[0]["uri"], "metadata": metadata}]
     return Values(parameters, artifacts)
+
+
+def custom_paths(folder: Path) -> dict[str, str]:
+    """The output artifacts that a step wrote somewhere else than at their URI (Artifact.custom_path), and where."""
+    listed = {
+        name: (entry.get("artifacts") or [{}])[0]
+        for name, entry in _written(folder / "executor_output.json").get("artifacts", {}).items()
+    }
+    return {name: entry["custom_path"] for name, entry in listed.items() if entry.get("custom_path")}
+
+
+def _written(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TaskFailed(f"the step's output file is no JSON: {error}") from error
+    if not isinstance(written, dict):
+        raise TaskFailed("the step's output file holds no JSON object")
+    return written
 
 
 def from_text(text: str, kind: str | None, name: str) -> Any:
@@ -179,64 +259,64 @@ def from_text(text: str, kind: str | None, name: str) -> Any:
         raise TaskFailed(f"output {name!r} is not of type {kind}: {text[:200]!r}") from error
 
 
-def fingerprint(found: Mapping[str, Any], executor: Mapping[str, Any], inputs: Values) -> str:
-    """What makes two executions the same: the component, its container, and its inputs by value and by URI."""
-    container = {key: executor.get("container", {}).get(key) for key in ("image", "command", "args", "env")}
+def fingerprint(
+    pipeline: str,
+    task: Mapping[str, Any],
+    found: Mapping[str, Any],
+    executor: Mapping[str, Any],
+    inputs: Values,
+) -> str:
+    """What makes two executions the same, in pipelines of one name: image, command, inputs by value and by URI.
+
+    A cache key of the task's own stands for all of that. Environment variables do not count, as in Kubeflow's driver.
+    """
+    if key := task.get("cachingOptions", {}).get("cacheKey"):
+        return _hash([pipeline, task.get("componentRef", {}).get("name", ""), key])
+    container = {key: executor.get("container", {}).get(key) for key in ("image", "command", "args")}
     artifacts = {name: [artifact["uri"] for artifact in listed] for name, listed in inputs.artifacts.items()}
-    material = [container, inputs.parameters, artifacts, found.get("outputDefinitions", {})]
+    return _hash([pipeline, container, inputs.parameters, artifacts, found.get("outputDefinitions", {})])
+
+
+def _hash(material: Any) -> str:
     return hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()
 
 
-def fill(text: str, parameters: Mapping[str, Any], facts: RunFacts) -> str:
-    """`text` with its placeholders replaced; one that this engine does not know is TaskFailed, never left standing."""
-    known = {
-        "pipeline_job_uuid": facts.run_id,
-        "pipeline_job_name": facts.run_name,
-        "pipeline_job_resource_name": facts.run_name,
-        "pipeline_root": facts.pipeline_root,
-        "pipeline_job_create_time_utc": facts.scheduled_at,
-        "pipeline_job_schedule_time_utc": facts.scheduled_at,
-        "pipeline_task_uuid": facts.task_id,
-        "pipeline_task_name": facts.task_name,
-    }
-
-    def replace(match: re.Match[str]) -> str:
-        key = match.group(1)
-        if key in known:
-            return known[key]
-        if (wanted := _PARAMETER.fullmatch(key)) and wanted["name"] in parameters:
-            value = parameters[wanted["name"]]
-            return value if isinstance(value, str) else json.dumps(value)
-        raise TaskFailed(f"unknown placeholder {match.group(0)}")
-
-    return _PLACEHOLDER.sub(replace, text)
-
-
-def _parameter(source: Mapping[str, Any], scope: Values, finished: Mapping[str, Values], facts: RunFacts) -> Any:
+def _parameter(source: Mapping[str, Any], scope: Scope) -> Any:
     if "componentInputParameter" in source:
-        return scope.parameters.get(source["componentInputParameter"])
-    if "taskOutputParameter" in source:
-        wanted = source["taskOutputParameter"]
-        return finished.get(wanted["producerTask"], Values()).parameters.get(wanted["outputParameterKey"])
-    return _filled(source["runtimeValue"]["constant"], scope, facts)
+        return scope.inputs.parameters.get(source["componentInputParameter"])
+    if "taskFinalStatus" in source:
+        return scope.statuses.get(source["taskFinalStatus"]["producerTask"])
+    wanted = source["taskOutputParameter"]
+    return scope.finished.get(wanted["producerTask"], Values()).parameters.get(wanted["outputParameterKey"])
 
 
-def _filled(value: Any, scope: Values, facts: RunFacts) -> Any:
-    """A constant with the placeholders in its strings filled in, at any depth."""
-    if isinstance(value, str):
-        return fill(value, scope.parameters, facts)
-    if isinstance(value, list):
-        return [_filled(item, scope, facts) for item in value]
-    if isinstance(value, dict):
-        return {key: _filled(item, scope, facts) for key, item in value.items()}
-    return value
+def _selected(value: Any, source: Mapping[str, Any]) -> Any:
+    """The part of a value that is asked for: an entry of a loop item that is a dict."""
+    selector = source.get("parameterExpressionSelector")
+    if not selector:
+        return value
+    try:
+        return plain_numbers(cel.select(selector, value, as_text(value)))
+    except cel.ConditionError as error:
+        raise TaskFailed(error.message) from error
 
 
-def _artifact(source: Mapping[str, Any], scope: Values, finished: Mapping[str, Values]) -> list[Artifact]:
+def _artifact(source: Mapping[str, Any], scope: Scope) -> list[Artifact] | None:
+    """None for what nobody gave; an empty list comes from a loop without items."""
     if "componentInputArtifact" in source:
-        return scope.artifacts.get(source["componentInputArtifact"], [])
+        return scope.inputs.artifacts.get(source["componentInputArtifact"])
     wanted = source["taskOutputArtifact"]
-    return finished.get(wanted["producerTask"], Values()).artifacts.get(wanted["outputArtifactKey"], [])
+    return scope.finished.get(wanted["producerTask"], Values()).artifacts.get(wanted["outputArtifactKey"])
+
+
+def _input(value: Any, definition: Mapping[str, Any], name: str) -> Any:
+    """An input as its component wants it; whatever is to be a string becomes its text, as in Kubeflow's driver."""
+    kind = definition.get("parameterType")
+    value = _typed(as_text(value) if kind == "STRING" else value, kind, name)
+    literals = definition.get("literals")
+    if literals and value not in literals:
+        raise TaskFailed(f"input {name!r} is {value!r}, not one of {', '.join(map(repr, literals))}")
+    return value
 
 
 def _typed(value: Any, kind: str | None, name: str) -> Any:

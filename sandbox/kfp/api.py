@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,8 +17,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sandbox.errors import SandboxError
-from sandbox.kfp import experiments, logs, messages, pipelines, runs
+from sandbox.kfp import experiments, logs, messages, pipelines, recurring, runs, tasks
 from sandbox.kfp.guard import Guard
+from sandbox.kfp.messages import reply
+from sandbox.kfp.pruner import prune
+from sandbox.kfp.scheduler import Scheduler
 from sandbox.kfp.service import Service
 
 _log = logging.getLogger(__name__)
@@ -29,16 +33,22 @@ _EXPERIMENT = f"{_V2}/experiments/{{experiment_id}}"
 _PIPELINE = f"{_V2}/pipelines/{{pipeline_id}}"
 _VERSION = f"{_PIPELINE}/versions/{{pipeline_version_id}}"
 _RUN = f"{_V2}/runs/{{run_id}}"
+_RECURRING = f"{_V2}/recurringruns/{{recurring_run_id}}"
 
 
 async def healthz(service: Service, request: Request) -> Response:
-    return messages.reply({"multi_user": False, "pipeline_store": "database"})
+    return reply({"multi_user": False, "pipeline_store": "database"})
 
 
-async def recurring_runs(service: Service, request: Request) -> Response:
+async def version(service: Service, request: Request) -> Response:
+    """What the older health check tells of the server: a release, and that no commit is behind it."""
+    return reply({"multi_user": False, "tag_name": service.release.value, "commit_sha": "sandbox"})
+
+
+async def not_here(service: Service, request: Request) -> Response:
     raise messages.NotOffered(
-        "Recurring runs are not part of this version of the sandbox; a later version brings them",
-        "Create runs one by one, or schedule `kfp run create` with cron.",
+        f"{request.method} {request.url.path} is for Kubeflow's own parts in a cluster; the sandbox has none of them",
+        "Nothing that the kfp SDK or CLI does needs it.",
     )
 
 
@@ -59,7 +69,7 @@ async def _answer(handler: Handler, service: Service, request: Request) -> Respo
 # The first that matches wins: `:verb` before the bare id, fixed names before ids.
 _ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", f"{_V2}/healthz", healthz),
-    ("GET", "/apis/v1beta1/healthz", healthz),
+    ("GET", "/apis/v1beta1/healthz", version),
     ("POST", f"{_V2}/experiments", experiments.create),
     ("GET", f"{_V2}/experiments", experiments.listed),
     ("POST", f"{_EXPERIMENT}:archive", experiments.archive),
@@ -73,10 +83,12 @@ _ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", f"{_V2}/pipelines", pipelines.create),
     ("GET", f"{_V2}/pipelines", pipelines.listed),
     ("GET", _PIPELINE, pipelines.get),
+    ("PATCH", _PIPELINE, pipelines.update),
     ("DELETE", _PIPELINE, pipelines.delete),
     ("POST", f"{_PIPELINE}/versions", pipelines.create_version),
     ("GET", f"{_PIPELINE}/versions", pipelines.list_versions),
     ("GET", _VERSION, pipelines.get_version),
+    ("PATCH", _VERSION, pipelines.update_version),
     ("DELETE", _VERSION, pipelines.delete_version),
     ("POST", f"{_V2}/runs", runs.create),
     ("GET", f"{_V2}/runs", runs.listed),
@@ -86,10 +98,24 @@ _ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", f"{_RUN}:unarchive", runs.unarchive),
     ("GET", _RUN, runs.get),
     ("DELETE", _RUN, runs.delete),
-    ("GET", f"{_RUN}/tasks", runs.list_tasks),
+    ("GET", f"{_RUN}/tasks", tasks.list_tasks),
+    ("GET", f"{_RUN}/tasks/{{task_id}}", tasks.get_task),
+    ("GET", f"{_V2}/artifacts", tasks.list_artifacts),
+    ("GET", f"{_V2}/artifacts/{{artifact_id}}", tasks.get_artifact),
+    ("GET", f"{_V2}/artifact_tasks", tasks.list_artifact_tasks),
+    ("POST", f"{_V2}/recurringruns", recurring.create),
+    ("GET", f"{_V2}/recurringruns", recurring.listed),
+    ("POST", f"{_RECURRING}:enable", recurring.enable),
+    ("POST", f"{_RECURRING}:disable", recurring.disable),
+    ("GET", _RECURRING, recurring.get),
+    ("DELETE", _RECURRING, recurring.delete),
     ("GET", "/apis/v1alpha1/runs/{run_id}/nodes/{node_id}/log", logs.read),
+    ("GET", f"{_V2}/auth", not_here),
+    ("GET", f"{_V2}/filters", not_here),
+    ("POST", f"{_V2}/visualizations/{{namespace}}", not_here),
+    ("POST", f"{_V2}/workflows", not_here),
+    ("POST", f"{_V2}/scheduledworkflows", not_here),
 )
-_RECURRING = (f"{_V2}/recurringruns", f"{_V2}/recurringruns/{{rest:path}}")
 
 
 def make_app(service: Service) -> Starlette:
@@ -98,15 +124,17 @@ def make_app(service: Service) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await service.engine.start()
+        beside = [asyncio.create_task(Scheduler(service).run()), asyncio.create_task(prune(service))]
         try:
             yield
         finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             await service.engine.stop()
             service.store.close()
 
     routes = [Route(path, partial(_answer, handler, service), methods=[method]) for method, path, handler in _ROUTES]
-    every_method = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-    routes += [Route(path, partial(_answer, recurring_runs, service), methods=every_method) for path in _RECURRING]
     handlers = {
         SandboxError: messages.on_sandbox_error,
         HTTPException: messages.on_http_error,

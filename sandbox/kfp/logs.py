@@ -1,4 +1,7 @@
-"""Handler of /apis/v1alpha1/runs/{run}/nodes/{pod}/log: a step's output, whole or live until the step ends."""
+"""Handler of /apis/v1alpha1/runs/{run}/nodes/{pod}/log: a step's output, whole or live until the step ends.
+
+What a client has not read yet is held in its socket, never here; one that reads nothing for a minute is cut off.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Message, Send
 
 from sandbox.errors import NotFound
 from sandbox.kfp.service import Service
@@ -15,6 +19,7 @@ from sandbox.runstore.store import FINAL_STATES
 
 _CHUNK = 64 * 1024
 _POLL_S = 0.1
+STALLED_S = 60.0  # how long a client may leave unread what is there for it
 
 
 async def read(service: Service, request: Request) -> Response:
@@ -28,7 +33,25 @@ async def read(service: Service, request: Request) -> Response:
     follow = request.query_params.get("follow") == "true"
     content = _follow(service, path, run.run_id, task.task_id) if follow else _whole(path)
     headers = {"Cache-Control": "no-cache, private", "X-Content-Type-Options": "nosniff"}
-    return StreamingResponse(content, media_type="text/plain", headers=headers)
+    return _LogResponse(request, content, headers)
+
+
+class _LogResponse(StreamingResponse):
+    """A stream whose client is cut off when it stops reading."""
+
+    def __init__(self, request: Request, content: AsyncIterator[bytes], headers: dict[str, str]) -> None:
+        super().__init__(content, media_type="text/plain", headers=headers)
+        self._request = request
+
+    async def stream_response(self, send: Send) -> None:
+        async def patiently(message: Message) -> None:
+            async with asyncio.timeout(STALLED_S):
+                await send(message)
+
+        try:
+            await super().stream_response(patiently)
+        except TimeoutError:
+            self._request.app.state.cut(self._request.scope)
 
 
 async def _whole(path: Path) -> AsyncIterator[bytes]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 import re
 import sqlite3
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -16,7 +14,10 @@ from starlette.responses import Response
 
 from sandbox.documents import parse_json
 from sandbox.errors import Conflict, InvalidSpec, NotFound, SandboxError
+from sandbox.kfp.encoding import encode
 from sandbox.runstore.catalog import AlreadyExists
+
+Result = TypeVar("Result")
 
 _BIG = 256 * 1024
 
@@ -36,20 +37,8 @@ class NotOffered(SandboxError):
 
 
 def reply(content: Any, status: int = 200) -> Response:
-    """`content` as JSON. Numbers JSON lacks, which a step may well have produced, are shown as text."""
-    try:
-        text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    except ValueError:
-        text = json.dumps(_finite(content), separators=(",", ":"))
-    return Response(text, status, media_type="application/json")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value
+    """`content` as JSON."""
+    return Response(encode(content), status, media_type="application/json")
 
 
 def error_reply(message: str, code: int, status: int | None = None) -> Response:
@@ -94,6 +83,12 @@ async def read_message(request: Request, kind: str, known: Collection[str]) -> d
     # A big one takes long enough to read for others to notice.
     value = await asyncio.to_thread(parse_json, body, "body") if len(body) > _BIG else parse_json(body, "body")
     return message(value, kind, known)
+
+
+async def apart(request: Request, work: Callable[..., Result], *arguments: Any) -> Result:
+    """What `work` gives; for the sake of others in a thread, where the request was a big one."""
+    big = len(await request.body()) > _BIG
+    return await asyncio.to_thread(work, *arguments) if big else work(*arguments)
 
 
 def message(value: Any, kind: str, known: Collection[str]) -> dict[str, Any]:

@@ -14,14 +14,17 @@ from starlette.responses import Response
 
 from sandbox.documents import PipelineDocument, parse_pipeline, pipeline_of, unpack
 from sandbox.errors import InvalidSpec
-from sandbox.kfp.messages import NotOffered, bounded, read_message, reply, text
+from sandbox.kfp import tags
+from sandbox.kfp.messages import NotOffered, apart, bounded, read_message, reply, text
 from sandbox.kfp.service import Service
 from sandbox.kfp.shape import check_pipeline
 from sandbox.kfp.wire import pipeline_json, version_json
 from sandbox.runstore.catalog import PipelineVersion
 from sandbox.runstore.listing import PIPELINES, VERSIONS, parse_query, shown_time
 
-_PIPELINE_FIELDS = frozenset({"pipeline_id", "display_name", "name", "description", "created_at", "namespace", "error"})
+_PIPELINE_FIELDS = frozenset(
+    {"pipeline_id", "display_name", "name", "description", "created_at", "namespace", "error", "tags"}
+)
 _VERSION_FIELDS = frozenset(
     {
         "pipeline_id",
@@ -34,6 +37,7 @@ _VERSION_FIELDS = frozenset(
         "code_source_url",
         "pipeline_spec",
         "error",
+        "tags",
     }
 )
 
@@ -51,6 +55,7 @@ async def upload(service: Service, request: Request) -> Response:
             version.display_name,
             version.description,
             bounded(given.get("namespace", ""), 63, "namespace"),
+            tags.parsed(given.get("tags", ""), "tags"),
         )
         service.catalog.create_version(replace(version, pipeline_id=pipeline.pipeline_id))
     return reply(pipeline_json(pipeline))
@@ -63,6 +68,7 @@ async def upload_version(service: Service, request: Request) -> Response:
     if not pipeline_id:
         raise InvalidSpec("the pipeline's id is missing", "pipelineid")
     version = _version_of(request.query_params, pipeline_id, file_name, document)
+    version = replace(version, tags=tags.parsed(request.query_params.get("tags", ""), "tags"))
     service.catalog.create_version(version)
     return reply(version_json(version))
 
@@ -75,9 +81,13 @@ async def _uploaded(request: Request) -> tuple[str, PipelineDocument]:
             raise InvalidSpec("the multipart field is missing", "uploadfile")
         name, content = part.filename or "", await part.read()
     # YAML of a few megabytes takes seconds to read; other requests go on meanwhile.
-    document = await asyncio.to_thread(lambda: parse_pipeline(unpack(name, content), "uploadfile"))
+    return name, await asyncio.to_thread(_read, name, content)
+
+
+def _read(name: str, content: bytes) -> PipelineDocument:
+    document = parse_pipeline(unpack(name, content), "uploadfile")
     check_pipeline(document)
-    return name, document
+    return document
 
 
 def _version_of(
@@ -106,7 +116,32 @@ async def create(service: Service, request: Request) -> Response:
         raise InvalidSpec("the pipeline's name is empty", "pipeline.display_name")
     namespace = text(fields, "namespace", "pipeline", 63)
     description = text(fields, "description", "pipeline")
-    return reply(pipeline_json(service.catalog.create_pipeline(name, display_name or name, description, namespace)))
+    given = tags.checked(fields.get("tags", {}), "pipeline.tags")
+    made = service.catalog.create_pipeline(name, display_name or name, description, namespace, given)
+    return reply(pipeline_json(made))
+
+
+async def update(service: Service, request: Request) -> Response:
+    """Changes what may change: the display name and, where they are given, all tags."""
+    fields = await read_message(request, "pipeline", _PIPELINE_FIELDS)
+    found = service.catalog.pipeline(request.path_params["pipeline_id"])
+    name = text(fields, "display_name", "pipeline", 128) or found.display_name
+    given = tags.checked(fields.get("tags", found.tags), "pipeline.tags")
+    found = replace(found, display_name=name, tags=given)
+    service.catalog.update_pipeline(found)
+    return reply(pipeline_json(found))
+
+
+async def update_version(service: Service, request: Request) -> Response:
+    """Changes what may change: the display name and, where they are given, all tags."""
+    fields = await read_message(request, "pipeline_version", _VERSION_FIELDS)
+    wanted = request.path_params
+    found = service.catalog.version(wanted["pipeline_id"], wanted["pipeline_version_id"])
+    name = text(fields, "display_name", "pipeline_version", 128) or found.display_name
+    given = tags.checked(fields.get("tags", found.tags), "pipeline_version.tags")
+    found = replace(found, display_name=name, tags=given)
+    service.catalog.update_version(found)
+    return reply(version_json(found))
 
 
 async def create_with_version(service: Service, request: Request) -> Response:
@@ -119,11 +154,12 @@ async def create_version(service: Service, request: Request) -> Response:
     if "pipeline_spec" not in fields:
         raise NotOffered("The sandbox does not download pipelines", "Upload the file: kfp pipeline create-version FILE")
     document = pipeline_of(fields["pipeline_spec"], "pipeline_spec")
-    check_pipeline(document)
+    await apart(request, check_pipeline, document)
     given = {name: text(fields, name, "pipeline_version") for name in ("name", "display_name", "description")}
     version = _version_of(given, request.path_params["pipeline_id"], "", document)
     if not version.name:
         raise InvalidSpec("the version's name is empty", "pipeline_version.display_name")
+    version = replace(version, tags=tags.checked(fields.get("tags", {}), "pipeline_version.tags"))
     service.catalog.create_version(version)
     return reply(version_json(version))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandbox.documents import PipelineDocument
-from sandbox.engine.spec import check
+from sandbox.engine.check import check
 from sandbox.errors import InvalidSpec
 
 Shape = Any

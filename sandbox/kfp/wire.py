@@ -6,13 +6,18 @@ Source: backend/api/v2beta1/run.proto of kubeflow/pipelines, its master and its 
 
 from __future__ import annotations
 
-import hashlib
+import functools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Any
 
+from sandbox.kfp.encoding import Encoded
+from sandbox.runstore.artifacts import Artifact, artifact_id, artifacts_of
 from sandbox.runstore.catalog import Experiment, Pipeline, PipelineVersion
+from sandbox.runstore.database import Document
+from sandbox.runstore.recurring import RecurringRun, Trigger
 from sandbox.runstore.store import Run, Task
 
 Json = dict[str, Any]
@@ -31,14 +36,17 @@ _TASK_TYPES = (
     ("exit-handler-", "EXIT_HANDLER"),
 )
 _TASK_STATES = {"PENDING": "", "CANCELING": "RUNNING", "PAUSED": "RUNNING", "CANCELED": "FAILED"}
-_ARTIFACT_TYPES = {
-    "Metrics": "Metric",
-    "ClassificationMetrics": "ClassificationMetric",
-    "SlicedClassificationMetrics": "SlicedClassificationMetric",
-}
-_KNOWN_ARTIFACT_TYPES = {"Artifact", "Model", "Dataset", "HTML", "Markdown", *_ARTIFACT_TYPES.values()}
 
 
+class Release(Enum):
+    """Whose shape of a run is shown: that of KFP 2.17, that of its next release, or one that has both."""
+
+    BOTH = "both"
+    CURRENT = "2.17"
+    NEXT = "next"
+
+
+@functools.lru_cache(maxsize=8192)
 def timestamp(seconds: float | None, missing: str = _NO_RUN_TIME) -> str:
     """Seconds since the epoch as RFC 3339 in UTC with microseconds; `missing` for None and 0."""
     if not seconds:
@@ -47,7 +55,8 @@ def timestamp(seconds: float | None, missing: str = _NO_RUN_TIME) -> str:
 
 
 def _filled(fields: Json) -> Json:
-    return {name: value for name, value in fields.items() if value not in ("", None, [], {})}
+    """Without empty texts, lists and objects, and what is None; numbers and false are no emptiness."""
+    return {name: value for name, value in fields.items() if value or isinstance(value, bool | int | float)}
 
 
 def _status(message: str, state: str = "FAILED") -> Json | None:
@@ -77,6 +86,7 @@ def pipeline_json(pipeline: Pipeline) -> Json:
             "description": pipeline.description,
             "created_at": timestamp(pipeline.created_at),
             "namespace": pipeline.namespace,
+            "tags": pipeline.tags,
         }
     )
 
@@ -91,27 +101,71 @@ def version_json(version: PipelineVersion) -> Json:
             "description": version.description,
             "code_source_url": version.code_source_url,
             "created_at": timestamp(version.created_at),
+            "tags": version.tags,
             "pipeline_spec": spec_json(version.spec, version.platform_spec),
         }
     )
 
 
-def spec_json(spec: Json, platform_spec: Json) -> Json:
-    return {"pipeline_spec": spec, "platform_spec": platform_spec} if platform_spec else spec
+def spec_json(spec: Json, platform_spec: Json) -> Any:
+    if platform_spec:
+        return {"pipeline_spec": _encoded(spec), "platform_spec": _encoded(platform_spec)}
+    return _encoded(spec)
 
 
-def run_json(run: Run, tasks: Sequence[Task], full: bool = False) -> Json:
-    """The run with its task details; with `full` also with `tasks`, their newer shape."""
+def _encoded(document: Json) -> Any:
+    """A document from the store as the text that it was kept as: a page of runs holds many, and big ones."""
+    return Encoded(document.text) if isinstance(document, Document) and document.text else document
+
+
+def recurring_run_json(record: RecurringRun) -> Json:
+    fields: Json = {
+        "recurring_run_id": record.recurring_run_id,
+        "display_name": record.display_name,
+        "description": record.description,
+        "runtime_config": _filled({"parameters": record.parameters, "pipeline_root": record.pipeline_root}),
+        "service_account": record.service_account,
+        "max_concurrency": str(record.max_concurrency),
+        "trigger": _trigger(record.trigger),
+        "mode": "ENABLE" if record.enabled else "DISABLE",
+        "created_at": timestamp(record.created_at),
+        "updated_at": timestamp(record.updated_at),
+        "status": "ENABLED" if record.enabled else "DISABLED",
+        "error": _status(record.error),
+        "no_catchup": record.no_catchup or None,
+        "namespace": record.namespace,
+        "experiment_id": record.experiment_id,
+    }
+    return _filled(fields | _source(record))
+
+
+def _trigger(trigger: Trigger) -> Json:
+    window = {"start_time": timestamp(trigger.start_time, ""), "end_time": timestamp(trigger.end_time, "")}
+    if trigger.cron:
+        return {"cron_schedule": _filled({**window, "cron": trigger.cron})}
+    return {"periodic_schedule": _filled({**window, "interval_second": str(trigger.interval_second)})}
+
+
+def _source(record: Run | RecurringRun) -> Json:
+    """The pipeline by reference where it was a kept one, else its spec."""
+    if not record.pipeline_id:
+        return {"pipeline_spec": spec_json(record.spec, record.platform_spec)}
+    reference = {"pipeline_id": record.pipeline_id, "pipeline_version_id": record.pipeline_version_id}
+    return {"pipeline_version_reference": _filled(reference)}
+
+
+def run_json(run: Run, tasks: Sequence[Task], release: Release, full: bool = False) -> Json:
+    """The run with its task details; with `full` also with `tasks`, their newer shape; each if `release` has it."""
     children = children_of(tasks)
-    shown = run_summary(run, len(tasks))
-    if tasks:
+    shown = run_summary(run, len(tasks), release)
+    if tasks and release is not Release.NEXT:
         shown["run_details"] = {"task_details": [_task_detail(task, children[task.task_id]) for task in tasks]}
-    if full:
+    if full and release is not Release.CURRENT:
         shown["tasks"] = [task_json(task, children[task.task_id]) for task in tasks]
     return shown
 
 
-def run_summary(run: Run, task_count: int) -> Json:
+def run_summary(run: Run, task_count: int, release: Release) -> Json:
     """The run without its tasks."""
     fields: Json = {
         "experiment_id": run.experiment_id,
@@ -126,15 +180,11 @@ def run_summary(run: Run, task_count: int) -> Json:
         "finished_at": timestamp(run.finished_at),
         "state": run.state,
         "error": _status(run.error, run.state),
+        "recurring_run_id": run.recurring_run_id,
         "state_history": _history(run.state_history),
-        "task_count": task_count or None,
+        "task_count": None if release is Release.CURRENT else task_count or None,
     }
-    if run.pipeline_version_id:
-        reference = {"pipeline_id": run.pipeline_id, "pipeline_version_id": run.pipeline_version_id}
-        fields["pipeline_version_reference"] = reference
-    else:
-        fields["pipeline_spec"] = spec_json(run.spec, run.platform_spec)
-    return _filled(fields)
+    return _filled(fields | _source(run))
 
 
 def _history(entries: Iterable[Json]) -> list[Json]:
@@ -186,12 +236,6 @@ def _artifact_ids(values: Json) -> Json:
     return {key: {"artifact_ids": [artifact_id(item) for item in items]} for key, items in artifacts.items()}
 
 
-def artifact_id(artifact: Json) -> str:
-    """A positive 63-bit number in decimal: the same for a producer's output and for every input it becomes."""
-    place = artifact.get("uri") or artifact.get("name", "")
-    return str(int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "big") >> 1)
-
-
 def task_json(task: Task, children: Sequence[Task]) -> Json:
     """The task in the newer shape, with the values of its parameters and its artifacts."""
     return _filled(
@@ -211,17 +255,28 @@ def task_json(task: Task, children: Sequence[Task]) -> Json:
                 for entry in _history(task.state_history)
             ],
             "type": _task_type(task),
+            "type_attributes": _filled(
+                {
+                    "iteration_index": None if task.iteration_index is None else str(task.iteration_index),
+                    "iteration_count": None if task.iteration_count is None else str(task.iteration_count),
+                }
+            ),
             "parent_task_id": task.parent_task_id,
             "child_tasks": [{"task_id": child.task_id, "name": child.name} for child in children],
-            "inputs": _values(task.inputs, "RUNTIME_VALUE_INPUT", "TASK_OUTPUT_INPUT", task),
-            "outputs": _values(task.outputs, "OUTPUT", "OUTPUT", task),
+            "inputs": _values(task.inputs, "RUNTIME_VALUE_INPUT", io_type(False), task),
+            "outputs": _values(task.outputs, "OUTPUT", io_type(True), task),
         }
     )
 
 
+def io_type(is_output: bool) -> str:
+    """How a task and an artifact belong together."""
+    return "OUTPUT" if is_output else "TASK_OUTPUT_INPUT"
+
+
 def _task_type(task: Task) -> str:
-    if task.kind == "POD":
-        return "RUNTIME"
+    if task.kind != "DAG":
+        return "RUNTIME" if task.kind == "POD" else task.kind
     return next((kind for prefix, kind in _TASK_TYPES if task.name.startswith(prefix)), "DAG")
 
 
@@ -237,7 +292,11 @@ def _values(values: Json, parameter_type: str, artifact_type: str, task: Task) -
                 {
                     "artifact_key": key,
                     "type": artifact_type,
-                    "artifacts": [shown for item in items for shown in _artifacts(item, task)],
+                    "artifacts": [
+                        artifact_json(artifact)
+                        for item in items
+                        for artifact in artifacts_of(item, task.finished_at or task.created_at)
+                    ],
                 }
                 for key, items in artifacts.items()
             ],
@@ -245,18 +304,14 @@ def _values(values: Json, parameter_type: str, artifact_type: str, task: Task) -
     )
 
 
-def _artifacts(artifact: Json, task: Task) -> list[Json]:
-    """The artifact as the newer API shows it: a Metrics artifact becomes one Metric for each number it holds."""
-    title = str((artifact.get("type") or {}).get("schemaTitle", "")).removeprefix("system.")
-    kind = _ARTIFACT_TYPES.get(title, title)
-    metadata: Json = artifact.get("metadata") or {}
-    shown = {
-        "artifact_id": artifact_id(artifact),
-        "name": artifact.get("name", ""),
-        "type": kind if kind in _KNOWN_ARTIFACT_TYPES else "Artifact",
-        "created_at": timestamp(task.finished_at or task.created_at),
+def artifact_json(artifact: Artifact) -> Json:
+    fields = {
+        "artifact_id": artifact.artifact_id,
+        "name": artifact.name,
+        "type": artifact.type,
+        "created_at": timestamp(artifact.created_at),
+        "uri": artifact.uri,
+        "metadata": artifact.metadata,
+        "number_value": artifact.number,
     }
-    if kind != "Metric":
-        return [_filled({**shown, "uri": artifact.get("uri", ""), "metadata": metadata})]
-    numbers = {key: value for key, value in metadata.items() if isinstance(value, int | float)}
-    return [{**shown, "name": key, "number_value": value, "metadata": {key: value}} for key, value in numbers.items()]
+    return _filled(fields)

@@ -11,13 +11,13 @@ import logging
 import os
 import signal
 import socket
-import struct
 import sys
 from pathlib import Path
 
 import uvicorn
 from starlette.types import Scope
 
+from sandbox.connections import cut
 from sandbox.errors import SandboxError
 from sandbox.kubernetes import auth, controllers, kubeconfig, tls
 from sandbox.kubernetes.admission import Admission
@@ -47,17 +47,8 @@ class Server(uvicorn.Server):
     def cut(self, scope: Scope) -> None:
         """Aborts the connection that a request came on, with whatever is waiting to be sent."""
         client = tuple(scope.get("client") or ())
-        for connection in list(self.server_state.connections):
-            if tuple(getattr(connection, "client", None) or ()) == client:
-                log.warning("client %s:%s does not read its watch: cut off", *client)
-                _reset_on_close(connection.transport.get_extra_info("socket").fileno())
-                connection.transport.abort()
-
-
-def _reset_on_close(descriptor: int) -> None:
-    # Without this the kernel would keep what it has buffered for as long as the client stays.
-    with socket.socket(fileno=os.dup(descriptor)) as twin:
-        twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if cut(list(self.server_state.connections), client):
+            log.warning("client %s:%s does not read its watch: cut off", *client)
 
 
 def seconds(text: str) -> float:

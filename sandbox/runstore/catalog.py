@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sandbox.errors import Conflict, NotFound
-from sandbox.runstore.database import Database
+from sandbox.runstore.database import Database, canonical, text_bytes
 from sandbox.runstore.listing import Page, Query, page_of, shown_time
 
 DEFAULT_EXPERIMENT = "Default"
@@ -38,6 +40,7 @@ class Pipeline:
     description: str
     namespace: str
     created_at: float
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class PipelineVersion:
     created_at: float
     spec: dict[str, Any]
     platform_spec: dict[str, Any]
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 class Catalog:
@@ -86,13 +90,18 @@ class Catalog:
         return page_of(self.database, query, lambda row: Experiment(**dict(row)))
 
     def set_experiment_storage(self, experiment_id: str, storage_state: str) -> None:
-        """Archives or restores. Archiving takes the runs along, restoring leaves them archived, as in KFP."""
+        """Archives or restores.
+
+        Archiving takes the runs along and disables the recurring runs; restoring leaves both so, as in KFP.
+        """
         self.experiment(experiment_id)
         with self.database.transaction() as connection:
             values = (storage_state, experiment_id)
             connection.execute("UPDATE experiments SET storage_state = ? WHERE experiment_id = ?", values)
             if storage_state == "ARCHIVED":
                 connection.execute("UPDATE runs SET storage_state = ? WHERE experiment_id = ?", values)
+                disable = "UPDATE recurring_runs SET enabled = 0, updated_at = ? WHERE experiment_id = ? AND enabled"
+                connection.execute(disable, (shown_time(time.time()), experiment_id))
 
     def delete_experiment(self, experiment_id: str) -> None:
         """Deletes the experiment, not its runs. Raises NotFound, and Conflict for the default experiment."""
@@ -102,25 +111,42 @@ class Catalog:
         with self.database.transaction() as connection:
             connection.execute("DELETE FROM experiments WHERE experiment_id = ?", (experiment_id,))
 
-    def create_pipeline(self, name: str, display_name: str, description: str, namespace: str) -> Pipeline:
+    def create_pipeline(
+        self,
+        name: str,
+        display_name: str,
+        description: str,
+        namespace: str,
+        tags: Mapping[str, str] | None = None,
+    ) -> Pipeline:
         """Raises AlreadyExists."""
-        new = Pipeline(str(uuid.uuid4()), name, display_name, description, namespace, shown_time(time.time()))
-        self._insert("pipelines", vars(new), f"Pipeline {name!r} already exists")
+        now = shown_time(time.time())
+        new = Pipeline(str(uuid.uuid4()), name, display_name, description, namespace, now, dict(tags or {}))
+        columns = vars(new) | {"tags": canonical(new.tags)}
+        self._insert("pipelines", columns, f"Pipeline {name!r} already exists")
         return new
+
+    def update_pipeline(self, pipeline: Pipeline) -> None:
+        """Keeps the pipeline's display name and tags, the only things of it that change."""
+        with self.database.transaction() as connection:
+            connection.execute(
+                "UPDATE pipelines SET display_name = ?, tags = ? WHERE pipeline_id = ?",
+                (pipeline.display_name, canonical(pipeline.tags), pipeline.pipeline_id),
+            )
 
     def pipeline(self, pipeline_id: str) -> Pipeline:
         """Raises NotFound."""
-        return Pipeline(**self._one("pipelines", "pipeline_id", pipeline_id, "Pipeline"))
+        return _pipeline(self._one("pipelines", "pipeline_id", pipeline_id, "Pipeline"))
 
     def pipeline_by_name(self, name: str, namespace: str) -> Pipeline:
         """Raises NotFound."""
         row = self.database.row("SELECT * FROM pipelines WHERE name = ? AND namespace = ?", (name, namespace))
         if row is None:
             raise NotFound(f"Pipeline {name!r} not found")
-        return Pipeline(**dict(row))
+        return _pipeline(dict(row))
 
     def list_pipelines(self, query: Query) -> Page[Pipeline]:
-        return page_of(self.database, query, lambda row: Pipeline(**dict(row)))
+        return page_of(self.database, query, lambda row: _pipeline(dict(row)))
 
     def delete_pipeline(self, pipeline_id: str, cascade: bool) -> None:
         """Raises NotFound, and Conflict while the pipeline has versions and `cascade` is not asked for."""
@@ -139,11 +165,19 @@ class Catalog:
     def create_version(self, version: PipelineVersion) -> None:
         """Keeps the version. Raises NotFound for its pipeline, and AlreadyExists."""
         self.pipeline(version.pipeline_id)
-        columns = vars(version).copy()
+        columns = vars(version) | {"tags": canonical(version.tags)}
         with self.database.transaction():
             columns["spec_hash"] = self.database.put_blob(columns.pop("spec"))
             columns["platform_hash"] = self.database.put_blob(columns.pop("platform_spec"))
             self._insert("versions", columns, f"Pipeline version {version.name!r} already exists")
+
+    def update_version(self, version: PipelineVersion) -> None:
+        """Keeps the version's display name and tags, the only things of it that change."""
+        with self.database.transaction() as connection:
+            connection.execute(
+                "UPDATE versions SET display_name = ?, tags = ? WHERE pipeline_version_id = ?",
+                (version.display_name, canonical(version.tags), version.pipeline_version_id),
+            )
 
     def version(self, pipeline_id: str, version_id: str) -> PipelineVersion:
         """The version of that id, or the newest for "". Raises NotFound, also when it is another pipeline's."""
@@ -158,7 +192,7 @@ class Catalog:
         return self._version(row)
 
     def list_versions(self, query: Query) -> Page[PipelineVersion]:
-        return page_of(self.database, query, self._version)
+        return page_of(self.database, query, self._version, lambda version: text_bytes(version.spec))
 
     def delete_version(self, pipeline_id: str, version_id: str) -> None:
         """Raises NotFound."""
@@ -177,6 +211,7 @@ class Catalog:
         return PipelineVersion(
             spec=self.database.get_blob(columns.pop("spec_hash")),
             platform_spec=self.database.get_blob(columns.pop("platform_hash")),
+            tags=json.loads(columns.pop("tags")),
             **columns,
         )
 
@@ -194,3 +229,7 @@ class Catalog:
                 connection.execute(statement, tuple(columns.values()))
         except sqlite3.IntegrityError:
             raise AlreadyExists(taken) from None
+
+
+def _pipeline(columns: dict[str, Any]) -> Pipeline:
+    return Pipeline(tags=json.loads(columns.pop("tags")), **columns)

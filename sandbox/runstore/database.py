@@ -5,73 +5,25 @@ One connection, one writer; a `kill -9` loses no committed row (WAL), a power cu
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import sqlite3
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sandbox.errors import SandboxError
+from sandbox.runstore.schema import SCHEMA_VERSION, STEPS
 
-SCHEMA_VERSION = 1
+_HELD_BYTES = 16 * 1024 * 1024  # of documents that are held decoded, as text; decoded they take some times that
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
-_SCHEMA = """
-CREATE TABLE blobs (hash TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
 
-CREATE TABLE experiments (
-    experiment_id TEXT PRIMARY KEY, display_name TEXT NOT NULL, description TEXT NOT NULL, namespace TEXT NOT NULL,
-    storage_state TEXT NOT NULL, created_at REAL NOT NULL, last_run_created_at REAL NOT NULL,
-    UNIQUE (namespace, display_name)
-) WITHOUT ROWID;
-CREATE INDEX experiments_by_age ON experiments (created_at, experiment_id);
-
-CREATE TABLE pipelines (
-    pipeline_id TEXT PRIMARY KEY, name TEXT NOT NULL, display_name TEXT NOT NULL, description TEXT NOT NULL,
-    namespace TEXT NOT NULL, created_at REAL NOT NULL,
-    UNIQUE (namespace, name)
-) WITHOUT ROWID;
-CREATE INDEX pipelines_by_age ON pipelines (created_at, pipeline_id);
-
-CREATE TABLE versions (
-    pipeline_version_id TEXT PRIMARY KEY, pipeline_id TEXT NOT NULL, name TEXT NOT NULL, display_name TEXT NOT NULL,
-    description TEXT NOT NULL, code_source_url TEXT NOT NULL, created_at REAL NOT NULL,
-    spec_hash TEXT NOT NULL, platform_hash TEXT NOT NULL,
-    UNIQUE (pipeline_id, name)
-) WITHOUT ROWID;
-CREATE INDEX versions_by_age ON versions (pipeline_id, created_at, pipeline_version_id);
-CREATE INDEX versions_by_spec ON versions (spec_hash);
-
-CREATE TABLE runs (
-    run_id TEXT PRIMARY KEY, experiment_id TEXT NOT NULL, display_name TEXT NOT NULL, description TEXT NOT NULL,
-    namespace TEXT NOT NULL, pipeline_id TEXT NOT NULL, pipeline_version_id TEXT NOT NULL,
-    state TEXT NOT NULL, storage_state TEXT NOT NULL, error TEXT NOT NULL,
-    created_at REAL NOT NULL, scheduled_at REAL NOT NULL, finished_at REAL,
-    pipeline_root TEXT NOT NULL, service_account TEXT NOT NULL, enable_caching INTEGER,
-    parameters TEXT NOT NULL, state_history TEXT NOT NULL, spec_hash TEXT NOT NULL, platform_hash TEXT NOT NULL
-);
-CREATE INDEX runs_by_age ON runs (created_at, run_id);
-CREATE INDEX runs_by_experiment ON runs (experiment_id, created_at, run_id);
-CREATE INDEX runs_by_storage ON runs (storage_state, created_at, run_id);
-CREATE INDEX runs_by_name ON runs (display_name, run_id);
-CREATE INDEX runs_by_state ON runs (state, run_id);
-CREATE INDEX runs_by_spec ON runs (spec_hash);
-
-CREATE TABLE tasks (
-    task_id TEXT PRIMARY KEY, run_id TEXT NOT NULL REFERENCES runs ON DELETE CASCADE,
-    parent_task_id TEXT NOT NULL, name TEXT NOT NULL, display_name TEXT NOT NULL, kind TEXT NOT NULL,
-    state TEXT NOT NULL, created_at REAL NOT NULL, started_at REAL, finished_at REAL,
-    error TEXT NOT NULL, pod_name TEXT NOT NULL, attempt INTEGER NOT NULL, cached INTEGER NOT NULL,
-    fingerprint TEXT NOT NULL, inputs TEXT NOT NULL, outputs TEXT NOT NULL, state_history TEXT NOT NULL
-);
-CREATE INDEX tasks_by_run ON tasks (run_id, created_at, task_id);
-CREATE INDEX tasks_by_pod ON tasks (pod_name);
-CREATE INDEX tasks_by_fingerprint ON tasks (fingerprint, finished_at)
-    WHERE fingerprint <> '' AND state = 'SUCCEEDED' AND kind = 'POD';
-"""
+class Damaged(SandboxError):
+    """The file is no database, or one whose pages contradict each other; a locked or full disk is not that."""
 
 
 def canonical(value: Any) -> str:
@@ -79,40 +31,61 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
+class Document(dict[str, Any]):
+    """A kept document, decoded, with the JSON `text` that it was decoded from: what is shown is not encoded again."""
+
+    text: str = ""
+
+
+def text_bytes(document: dict[str, Any]) -> int:
+    """How long a document from the store is as text; 0 for any other."""
+    return len(document.text) if isinstance(document, Document) else 0
+
+
 class Database:
     """An open store file, created on first use. Every statement of one `transaction` is kept, or none is."""
 
     def __init__(self, path: Path) -> None:
-        """Raises SandboxError when the file is damaged or was written by a newer Kanary."""
+        """Raises Damaged, and SandboxError when the file was written by a newer Kanary or cannot be had."""
         self.path = path
         self._lock = threading.RLock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
+        except (OSError, sqlite3.OperationalError) as error:
+            raise SandboxError(f"The store {path} cannot be opened: {error}.") from error
         self._connection.row_factory = sqlite3.Row
         try:
             self._prepare()
         except sqlite3.DatabaseError as error:
             self._connection.close()
-            raise SandboxError(
+            damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+            raise (Damaged if damaged else SandboxError)(
                 f"The store {path} cannot be read: {error}.", "Move the file away to start with an empty one."
             ) from error
         except SandboxError:
             self._connection.close()
             raise
-        # Specs are shared by many runs and never change: decode each once. The cache is bounded, big ones included.
-        self._decoded = functools.lru_cache(maxsize=64)(self._decode)
+        # Specs are shared by many runs and never change: each is decoded once, while it is used.
+        self._decoded: OrderedDict[str, Document] = OrderedDict()
+        self._held = 0  # bytes of their texts
 
     def _prepare(self) -> None:
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "cache_size=-16384"):
             self._connection.execute(f"PRAGMA {pragma}")
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        (self.opened_version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        version = self.opened_version
         if version > SCHEMA_VERSION:
             raise SandboxError(
                 f"The store {self.path} has schema version {version}; this Kanary knows up to {SCHEMA_VERSION}.",
                 "Use the newer Kanary, or another home folder.",
             )
-        if version == 0:
-            self._connection.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+        if version:
+            (found,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise Damaged(f"The store {self.path} is damaged: {found}.")
+        for number, step in enumerate(STEPS[version:], version + 1):
+            self._connection.executescript(f"BEGIN IMMEDIATE;{step}PRAGMA user_version={number};COMMIT;")
 
     def close(self) -> None:
         with self._lock:
@@ -154,13 +127,24 @@ class Database:
 
     def get_blob(self, digest: str) -> dict[str, Any]:
         """The document of that hash. Shared with other callers: read it, never change it."""
-        return self._decoded(digest) if digest else {}
+        if not digest:
+            return {}
+        with self._lock:
+            found = self._decoded.get(digest)
+            if found is None:
+                found = self._decoded[digest] = self._decode(digest)
+                self._held += len(found.text)
+                while self._held > _HELD_BYTES and len(self._decoded) > 1:
+                    self._held -= len(self._decoded.popitem(last=False)[1].text)
+            self._decoded.move_to_end(digest)
+            return found
 
-    def _decode(self, digest: str) -> dict[str, Any]:
+    def _decode(self, digest: str) -> Document:
         row = self.row("SELECT body FROM blobs WHERE hash = ?", (digest,))
         if row is None:
             raise SandboxError(f"The store {self.path} lacks the document {digest[:12]}.")
-        document: dict[str, Any] = json.loads(row["body"])
+        document = Document(json.loads(row["body"]))
+        document.text = row["body"]
         return document
 
     def drop_blobs(self, *digests: str) -> None:
@@ -170,6 +154,7 @@ class Database:
                 connection.execute(
                     "DELETE FROM blobs WHERE hash = :h"
                     " AND NOT EXISTS (SELECT 1 FROM runs WHERE spec_hash = :h OR platform_hash = :h)"
-                    " AND NOT EXISTS (SELECT 1 FROM versions WHERE spec_hash = :h OR platform_hash = :h)",
+                    " AND NOT EXISTS (SELECT 1 FROM versions WHERE spec_hash = :h OR platform_hash = :h)"
+                    " AND NOT EXISTS (SELECT 1 FROM recurring_runs WHERE spec_hash = :h OR platform_hash = :h)",
                     {"h": digest},
                 )

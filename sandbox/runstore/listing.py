@@ -23,6 +23,9 @@ Record = TypeVar("Record")
 
 DEFAULT_PAGE_SIZE = 20
 MAX_PAGE_SIZE = 200
+MAX_PAGE_BYTES = 32 * 1024 * 1024  # as much as one spec may have
+_MOST_PREDICATES = 100
+_MOST_VALUES = 1000
 
 # Operators of KFP's filter.proto by number; clients send either the number or the name.
 _OPERATION_NUMBERS = {
@@ -46,6 +49,8 @@ _COMPARISONS = {
     "LESS_THAN": "<",
     "LESS_THAN_EQUALS": "<=",
 }
+# A tag's key as far as it can stand inside a string of SQL and of a JSON path; KFP allows no dot in it, either.
+_TAG = re.compile(r"tags\.([^.'\"\\\x00-\x1f]{1,63})")
 _SCALARS = ("int_value", "long_value", "string_value", "timestamp_value")
 _VECTORS = ("int_values", "long_values", "string_values")
 
@@ -58,7 +63,7 @@ class Table:
     key: str
     fields: Mapping[str, str]
     times: frozenset[str]
-    default_sort: str = "created_at"
+    tagged: bool = False
 
 
 RUNS = Table(
@@ -80,8 +85,28 @@ RUNS = Table(
         "namespace": "namespace",
         "pipeline_id": "pipeline_id",
         "pipeline_version_id": "pipeline_version_id",
+        "recurring_run_id": "recurring_run_id",
     },
     frozenset({"created_at", "scheduled_at", "finished_at"}),
+)
+RECURRING_RUNS = Table(
+    "recurring_runs",
+    "recurring_run_id",
+    {
+        "recurring_run_id": "recurring_run_id",
+        "id": "recurring_run_id",
+        "name": "display_name",
+        "display_name": "display_name",
+        "description": "description",
+        "created_at": "created_at",
+        "updated_at": "updated_at",
+        "experiment_id": "experiment_id",
+        "namespace": "namespace",
+        "pipeline_id": "pipeline_id",
+        "pipeline_version_id": "pipeline_version_id",
+        "status": "iif(enabled, 'ENABLED', 'DISABLED')",
+    },
+    frozenset({"created_at", "updated_at"}),
 )
 EXPERIMENTS = Table(
     "experiments",
@@ -112,6 +137,7 @@ PIPELINES = Table(
         "namespace": "namespace",
     },
     frozenset({"created_at"}),
+    tagged=True,
 )
 VERSIONS = Table(
     "versions",
@@ -126,6 +152,38 @@ VERSIONS = Table(
         "created_at": "created_at",
     },
     frozenset({"created_at"}),
+    tagged=True,
+)
+ARTIFACTS = Table(
+    "artifacts",
+    "artifact_id",
+    {
+        "artifact_id": "artifact_id",
+        "id": "artifact_id",
+        "name": "name",
+        "type": "type",
+        "uri": "uri",
+        "created_at": "created_at",
+        "namespace": "namespace",
+        "run_id": "run_id",
+        "task_id": "task_id",
+    },
+    frozenset({"created_at"}),
+)
+TASKS = Table(
+    "tasks",
+    "task_id",
+    {
+        "task_id": "task_id",
+        "id": "task_id",
+        "name": "name",
+        "display_name": "display_name",
+        "created_at": "created_at",
+        "create_time": "created_at",
+        "state": "iif(cached, 'CACHED', state)",
+        "parent_task_id": "parent_task_id",
+    },
+    frozenset({"created_at", "create_time"}),
 )
 
 
@@ -210,6 +268,8 @@ def _parse_filter(table: Table, text: str) -> tuple[Condition, ...]:
     predicates = document.get("predicates", [])
     if not isinstance(predicates, list):
         raise InvalidSpec("predicates is not a list", "filter")
+    if len(predicates) > _MOST_PREDICATES:
+        raise InvalidSpec(f"more than {_MOST_PREDICATES} predicates", "filter")
     return tuple(_parse_predicate(table, value, f"filter.predicates[{i}]") for i, value in enumerate(predicates))
 
 
@@ -228,7 +288,7 @@ def _parse_predicate(table: Table, predicate: Any, where: str) -> Condition:
     field = terms.get("key")
     if not isinstance(field, str):
         raise InvalidSpec("the predicate has no key", where)
-    column = _column(table, field, f"{where}.key")
+    column = _filtered(table, field, f"{where}.key")
     operation = _operation(terms.get("operation"), where)
     given = [name for name in (*_SCALARS, *_VECTORS) if terms.get(name) is not None]
     if len(given) != 1:
@@ -243,8 +303,15 @@ def _parse_predicate(table: Table, predicate: Any, where: str) -> Condition:
     if operation == "IS_SUBSTRING":
         if not isinstance(bound, str):
             raise InvalidSpec("IS_SUBSTRING takes a string_value", where)
-        return Condition(f"instr(lower({column}), lower(?)) > 0", (bound,))
+        # LIKE, ten times as quick as instr(lower()): in ASCII it does not tell capitals, as MySQL on a cluster.
+        pattern = re.sub(r"([\\%_])", r"\\\1", bound)
+        return Condition(f"{column} LIKE ? ESCAPE '\\'", (f"%{pattern}%",))
     return Condition(f"{column} {_COMPARISONS[operation]} ?", (bound,))
+
+
+def _filtered(table: Table, field: str, where: str) -> str:
+    tag = _TAG.fullmatch(field.removeprefix(f"{table.name}.")) if table.tagged else None
+    return f"ifnull(json_extract(tags, '$.\"{tag[1]}\"'), '')" if tag else _column(table, field, where)
 
 
 def _operation(given: Any, where: str) -> str:
@@ -258,6 +325,8 @@ def _membership(column: str, kind: str, value: Any, is_time: bool, where: str) -
     values = value.get("values") if isinstance(value, dict) else None
     if kind not in _VECTORS or not isinstance(values, list):
         raise InvalidSpec("IN takes a list of values", where)
+    if len(values) > _MOST_VALUES:
+        raise InvalidSpec(f"more than {_MOST_VALUES} values", where)
     bound = tuple(_bind(kind.removesuffix("s"), item, is_time, where) for item in values)
     return Condition(f"{column} IN ({', '.join('?' * len(bound))})", bound)
 
@@ -267,7 +336,9 @@ def _bind(kind: str, value: Any, is_time: bool, where: str) -> str | float:
         if kind == "timestamp_value" or (is_time and kind == "string_value"):
             return seconds(str(value))
         if kind not in ("int_value", "long_value"):
-            return str(value)
+            if not isinstance(value, str):
+                raise TypeError
+            return value
         return float(int(value))  # a number of any size compares; an integer beyond 64 bits would not even bind
     except (ValueError, TypeError, OverflowError):
         raise InvalidSpec(f"{value!r} is not a {kind.removesuffix('_value')}", where) from None
@@ -314,8 +385,16 @@ def _continue(query: Query, token: str, sort_given: bool) -> Query:
     return replace(query, sort_column=column, descending=bool(descending), filter=wanted, after=(value, key))
 
 
-def page_of(database: Database, query: Query, record: Callable[[sqlite3.Row], Record]) -> Page[Record]:
-    """The page that `query` describes, each row turned into a record."""
+def page_of(
+    database: Database,
+    query: Query,
+    record: Callable[[sqlite3.Row], Record],
+    weight: Callable[[Record], int] = lambda record: 0,
+) -> Page[Record]:
+    """The page that `query` describes, each row turned into a record.
+
+    It is shorter than asked for where the records become too heavy: `weight` is what one takes, in bytes.
+    """
     clauses = [condition.sql for condition in query.conditions]
     values = [value for condition in query.conditions for value in condition.values]
     matching = f" WHERE {' AND '.join(clauses)}" if clauses else ""
@@ -330,6 +409,13 @@ def page_of(database: Database, query: Query, record: Callable[[sqlite3.Row], Re
         f"SELECT * FROM {query.table.name}{where} ORDER BY {column} {direction}, {key} {direction} LIMIT ?",
         (*values, query.page_size + 1),
     )
-    shown = rows[: query.page_size]
-    token = _token_after(database, query, shown[-1][key]) if len(rows) > len(shown) else ""
-    return Page([record(row) for row in shown], counted["total"] if counted else 0, token)
+    records: list[Record] = []
+    carried = 0
+    for row in rows[: query.page_size]:
+        made = record(row)
+        carried += weight(made)
+        if records and carried > MAX_PAGE_BYTES:
+            break
+        records.append(made)
+    token = _token_after(database, query, rows[len(records) - 1][key]) if len(rows) > len(records) else ""
+    return Page(records, counted["total"] if counted else 0, token)

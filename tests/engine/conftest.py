@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 import uuid
@@ -14,23 +15,40 @@ from typing import Any, TypeVar
 import pytest
 import yaml
 
-from sandbox.engine import spec as pipeline_spec
+from sandbox.engine.check import check
 from sandbox.engine.engine import Engine
+from sandbox.engine.records import paths
+from sandbox.engine.spec import bind_parameters
 from sandbox.runstore.store import Run, Store, Task
+from tests.engine import kfp_local
 
 T = TypeVar("T")
+Run_ = Callable[..., "Outcome"]
 
 
 @dataclass
 class Outcome:
-    """A finished run and its tasks by display name."""
+    """A run and its tasks: by display name, and by path ("for-loop-1/0/give"), which is unambiguous."""
 
     run: Run
     tasks: dict[str, Task]
+    at: dict[str, Task]
     engine: Engine
 
     def states(self) -> dict[str, str]:
         return {name: task.state for name, task in self.tasks.items()}
+
+    def steps(self) -> dict[str, str]:
+        """The states of what is no group, by path."""
+        return {path: task.state for path, task in self.at.items() if task.kind != "DAG"}
+
+    def outputs(self) -> dict[str, Any]:
+        """What the steps that succeeded gave, by path: one parameter by itself, several by name."""
+        return {
+            path: given["Output"] if set(given) == {"Output"} else given
+            for path, task in self.at.items()
+            if task.kind != "DAG" and (given := task.outputs.get("parameters"))
+        }
 
     def output(self, task: str, name: str = "Output") -> Any:
         return self.tasks[task].outputs["parameters"][name]
@@ -59,20 +77,21 @@ class LiveEngine:
     def call(self, work: Coroutine[Any, Any, T], timeout: float = 60) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
 
-    def submit(self, spec: dict[str, Any], **parameters: Any) -> str:
+    def submit(self, spec: dict[str, Any], platform_spec: dict[str, Any] | None = None, **parameters: Any) -> str:
         """Check, save and start a run the way the API does; gives its id."""
 
         async def go() -> str:
-            pipeline_spec.check(spec)
+            check(spec, platform_spec)
             now = time.time()
             run = Run(
                 run_id=str(uuid.uuid4()),
                 experiment_id="test",
                 display_name="test",
                 spec=spec,
+                platform_spec=platform_spec or {},
                 created_at=now,
                 scheduled_at=now,
-                parameters=pipeline_spec.bind_parameters(spec, parameters),
+                parameters=bind_parameters(spec, parameters),
                 pipeline_root=str(self.home / "artifacts"),
             )
             self.store.save_run(run)
@@ -86,7 +105,7 @@ class LiveEngine:
             return self.store.get_run(run_id), self.store.tasks(run_id)
 
         run, tasks = self.call(read())
-        return Outcome(run, {task.display_name: task for task in tasks}, self.engine)
+        return Outcome(run, {task.display_name: task for task in tasks}, paths(tasks), self.engine)
 
     def until(self, run_id: str, holds: Callable[[Outcome], bool], timeout: float = 60) -> Outcome:
         """Wait until `holds` of the run; fails with the last states seen."""
@@ -98,11 +117,11 @@ class LiveEngine:
             assert time.monotonic() < deadline, f"still {outcome.run.state}: {outcome.states()}"
             time.sleep(0.01)
 
-    def finish(self, run_id: str) -> Outcome:
-        return self.until(run_id, lambda outcome: outcome.run.finished_at is not None)
+    def finish(self, run_id: str, timeout: float = 60) -> Outcome:
+        return self.until(run_id, lambda outcome: outcome.run.finished_at is not None, timeout)
 
-    def run(self, spec: dict[str, Any], **parameters: Any) -> Outcome:
-        return self.finish(self.submit(spec, **parameters))
+    def run(self, spec: dict[str, Any], platform_spec: dict[str, Any] | None = None, **parameters: Any) -> Outcome:
+        return self.finish(self.submit(spec, platform_spec, **parameters))
 
     def close(self) -> None:
         self.call(self.engine.stop())
@@ -117,6 +136,21 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveEngine]:
     live = LiveEngine(tmp_path_factory.mktemp("engine"))
     yield live
     live.close()
+
+
+@pytest.fixture
+def run(engine: LiveEngine, compiled: Callable[[Any], dict[str, Any]], request: pytest.FixtureRequest) -> Run_:
+    """Compiles a pipeline and runs it; with KANARY_KFP_LOCAL set also by kfp.local, and compares."""
+
+    def go(pipeline: Any, **parameters: Any) -> Outcome:
+        spec = compiled(pipeline)
+        outcome = engine.run(spec, **parameters)
+        differs = request.node.get_closest_marker("kfp_local_differs")
+        if os.environ.get("KANARY_KFP_LOCAL") and differs is None:
+            kfp_local.assert_agrees(spec, parameters, outcome.run.state, outcome.outputs())
+        return outcome
+
+    return go
 
 
 @pytest.fixture

@@ -98,13 +98,6 @@ def test_cli_runs_an_uploaded_pipeline_version(cli: Cli, package: str, http: htt
     assert "pipeline_spec" not in run
 
 
-def test_recurring_runs_are_refused_by_name(cli: Cli, http: httpx.Client) -> None:
-    assert "later version" in cli("recurring-run", "list", status=1)
-    for method, path in (("POST", "/recurringruns"), ("GET", "/recurringruns/x"), ("POST", "/recurringruns/x:enable")):
-        answer = http.request(method, path, json={} if method == "POST" else None)
-        assert (answer.status_code, answer.json()["code"]) == (501, 12)
-
-
 def test_client_compiles_submits_and_waits(client: Any, package: str) -> None:
     result = client.create_run_from_pipeline_package(package, arguments={"text": "q"}, experiment_name="waited")
     finished = client.wait_for_run_completion(result.run_id, timeout=60, sleep_duration=0.1)

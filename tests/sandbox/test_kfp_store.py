@@ -16,7 +16,8 @@ import pytest
 
 from sandbox.errors import Conflict, InvalidSpec, NotFound, SandboxError
 from sandbox.runstore.catalog import AlreadyExists, Catalog, PipelineVersion
-from sandbox.runstore.listing import EXPERIMENTS, RUNS, VERSIONS, Query, parse_query
+from sandbox.runstore.listing import ARTIFACTS, EXPERIMENTS, RUNS, VERSIONS, Query, parse_query
+from sandbox.runstore.schema import STEPS
 from sandbox.runstore.store import Run, Store, Task
 
 SPEC = {"pipelineInfo": {"name": "p"}, "root": {}}
@@ -125,6 +126,29 @@ def test_one_spec_is_kept_once_and_goes_with_its_last_user(store: Store) -> None
     assert catalog.version(pipeline.pipeline_id, "v") == version
     catalog.delete_version(pipeline.pipeline_id, "v")
     assert blobs(store) == 0
+
+
+def test_however_big_specs_are_few_are_held_in_memory(store: Store) -> None:
+    for number in range(12):
+        store.save_run(run_of(number, spec={"number": number, "padding": "x" * 3_000_000}))
+    assert [run.spec["number"] for run in store.unfinished_runs()] == list(range(12))
+    assert sum(len(document.text) for document in store.database._decoded.values()) <= 16 * 2**20
+    first, again = store.get_run("run-00011").spec, store.get_run("run-00011").spec
+    assert first is again, "what is used again is not decoded again"
+
+
+def test_a_page_of_big_specs_is_cut_short_and_goes_on(store: Store) -> None:
+    for number in range(15):
+        store.save_run(run_of(number, spec={"number": number, "padding": "x" * 5_000_000}))
+    seen: list[str] = []
+    pages, token = 0, ""
+    while pages == 0 or token:
+        page = store.list_runs(parse_query(RUNS, {"page_size": "100", "page_token": token}))
+        assert 0 < sum(len(json.dumps(run.spec)) for run in page.records) <= 33 * 2**20
+        seen += [run.run_id for run in page.records]
+        pages, token = pages + 1, page.next_page_token
+    assert seen == [f"run-{number:05}" for number in range(15)]
+    assert pages == 3
 
 
 def test_a_deleted_run_takes_its_tasks_along_and_later_ones_are_dropped(store: Store) -> None:
@@ -346,3 +370,27 @@ def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
         raise RuntimeError
     assert store.unfinished_runs() == []
     assert blobs(store) == 0
+
+
+def test_a_file_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "kfp.sqlite"
+    artifact = {"name": "m", "uri": "/u", "type": {"schemaTitle": "system.Model"}, "metadata": {}}
+    outputs = json.dumps({"artifacts": {"m": [artifact]}})
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.executescript(STEPS[0] + "PRAGMA user_version = 1;")
+        run = "'run-00001', 'e', 'n', '', '', '', '', 'SUCCEEDED', 'AVAILABLE', '', 1, 1, 2, '', '', NULL, '{}', '[]'"
+        old.execute(f"INSERT INTO runs VALUES ({run}, '', '')")
+        task = "'task-1', 'run-00001', '', 't1', '', 'POD', 'SUCCEEDED', 1, 1, 2, '', 'p', 1, 0, '', '{}', ?, '[]'"
+        old.execute(f"INSERT INTO tasks VALUES ({task})", (outputs,))
+        old.commit()
+    opened = Store(path)
+    loop = task_of(2, kind="DAG", iteration_count=3)
+    opened.save_tasks([loop, task_of(3, kind="DAG", parent_task_id=loop.task_id, iteration_index=0)])
+    assert [(task.iteration_index, task.iteration_count) for task in opened.tasks("run-00001")] == [
+        (None, None),
+        (None, 3),
+        (0, None),
+    ]
+    assert opened.get_run("run-00001").recurring_run_id == ""
+    assert [one.uri for one in opened.list_artifacts(parse_query(ARTIFACTS, {})).records] == ["/u"]
+    opened.close()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -243,12 +245,24 @@ def test_a_part_whose_port_is_taken_while_it_is_away_comes_back_on_another(home:
 
 def test_a_part_that_cannot_start_fails_up_in_words(home: Path) -> None:
     (home / "kfp").mkdir(parents=True)
-    (home / "kfp" / "kfp.sqlite").write_bytes(b"this is no database, " * 1000)
+    with contextlib.closing(sqlite3.connect(home / "kfp" / "kfp.sqlite")) as store:
+        store.execute("PRAGMA user_version = 999")
     shown = command(home, "up", status=1)
     assert "kfp did not start" in shown
-    assert "Move the file away" in shown
+    assert "Use the newer Kanary" in shown
     assert "Traceback" not in shown
     assert processes_of(home) == {}
+
+
+def test_up_and_info_tell_of_a_damaged_store_that_was_put_aside(home: Path) -> None:
+    (home / "kfp").mkdir(parents=True)
+    (home / "kfp" / "kfp.sqlite").write_bytes(b"this is no database, " * 1000)
+    shown = command(home, "up")
+    (aside,) = (home / "kfp").glob("kfp.sqlite.unreadable-*")
+    assert f"put aside: {aside}" in shown
+    assert json.loads(command(home, "info", "--json"))["put_aside"] == [str(aside)]
+    assert str(aside) in command(home, "info")
+    assert aside.read_bytes() == b"this is no database, " * 1000
 
 
 def test_a_home_that_cannot_be_made_is_an_error_in_words(tmp_path: Path) -> None:

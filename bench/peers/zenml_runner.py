@@ -1,0 +1,33 @@
+"""Five trivial steps as a ZenML pipeline on its local orchestrator, in a warm process; prints JSON with the seconds."""
+
+# ruff: noqa: I002 -- zenml reads the types of steps from live annotations
+import json
+import sys
+import time
+
+
+def main() -> None:
+    """The argument is how many times it is timed; once before that it is run to warm up."""
+    from zenml import pipeline, step
+
+    @step(enable_cache=False)  # type: ignore[untyped-decorator]
+    def add(value: float) -> float:
+        return value + 1.0
+
+    @pipeline(enable_cache=False)  # type: ignore[untyped-decorator]
+    def trivial() -> None:
+        value = add(0.0)
+        for _ in range(4):
+            value = add(value)
+
+    seconds = []
+    for _ in range(int(sys.argv[1]) + 1):
+        began = time.perf_counter()
+        run = trivial()
+        seconds.append(time.perf_counter() - began)
+    last = sorted(run.steps.items())[-1][1]
+    print(json.dumps({"seconds": seconds[1:], "output": last.output.load()}))
+
+
+if __name__ == "__main__":
+    main()
