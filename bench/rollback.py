@@ -1,6 +1,7 @@
 """`python -P -m bench.rollback`: how long after the patch has left a canary still answers, under load; who fails.
 
-Three ways to the same end in the same run: `kanary.kserve`'s rollback, its weight flips, and `kubectl patch`.
+Three ways to the same end in the same run: `kanary.kserve`'s rollback, its weight flips, and `kubectl patch`; in
+KServe's Knative mode, or with `--mode Standard`.
 """
 
 from __future__ import annotations
@@ -154,13 +155,21 @@ def flips(bench: Bench, canary: str, runs: int) -> list[float]:
     return last
 
 
+def share_patch(bench: Bench, percent: int) -> str:
+    """What an operator would give to kubectl for that share of the canary."""
+    service = bench.service.document()
+    if manifests.canary(service) is None:
+        return json.dumps({"spec": {"predictor": {manifests.PERCENT: percent}}})
+    return json.dumps({"spec": {"canary": manifests.with_percent(service, percent)}})
+
+
 def kubectl_patches(bench: Bench, canary: str, runs: int) -> list[float]:
     """The same flips by `kubectl patch`."""
     environment = bench.service.sandbox.environment() | {"KUBECONFIG": str(bench.service.sandbox.kubeconfig)}
     last = []
     for number in range(1, runs + 1):
         for percent in (0, 50):
-            patch = json.dumps({"spec": {"predictor": {manifests.PERCENT: percent}}})
+            patch = share_patch(bench, percent)
             command = ["kubectl", "patch", "isvc", NAME, "-n", NAMESPACE, "--type", "merge", "-p", patch, "-v=6"]
             done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60)
             if percent == 0:
@@ -203,14 +212,14 @@ def progress(what: str, number: int, runs: int, milliseconds: float) -> None:
     print(f"{what} {number}/{runs}: last canary answer {milliseconds:.1f} ms after the patch", flush=True)
 
 
-def measure(home: Path, runs: int, flip_count: int) -> int:
+def measure(home: Path, runs: int, flip_count: int, mode: str) -> int:
     """Runs all of it in a sandbox of its own; gives the exit code."""
     print("training the models", flush=True)
     stable, other, *canaries = (make_release(home / "releases", f"v{seed}", seed) for seed in range(1, runs + 3))
     with sandbox(home / "home") as running, running.api() as api, in_home(running.home):
         service = Service(running, NAME)
         with contextlib.redirect_stdout(io.StringIO()):
-            deploy(stable.path, stable.uri, stable.digest, Target(NAME, NAMESPACE))
+            deploy(stable.path, stable.uri, stable.digest, Target(NAME, NAMESPACE, mode=mode))
         with load(service, RATE) as under_way:
             bench = Bench(service, api, under_way)
             last, restored = rollbacks(bench, canaries)
@@ -264,9 +273,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -P -m bench.rollback", description=__doc__)
     parser.add_argument("--runs", type=int, default=30, help="rollbacks (default: 30)")
     parser.add_argument("--flips", type=int, default=100, help="weight flips (default: 100)")
+    parser.add_argument(
+        "--mode", choices=(manifests.KNATIVE, manifests.STANDARD), default=manifests.KNATIVE, help="KServe's mode"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kanary-bench-") as folder:
-        return measure(Path(folder), given.runs, given.flips)
+        return measure(Path(folder), given.runs, given.flips, given.mode)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ _SERVER = ("kfp_endpoint", "namespace", "home", "token_file", "cookie_file", "ti
 _CHANGES = (*_SERVER, "readonly")
 _MONITOR = (*_CHANGES, "kubeconfig", "context", "prometheus_url", "readonly_contexts", "protected_contexts")
 _CLUSTER = ("kubeconfig", "context", "namespace", "home", "timeout")
+_COUNTS = (*_CLUSTER, "prometheus_url")
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,14 @@ VERBS = {
                         "", (*_CLUSTER, "readonly")),
     "promote": Verb("kanary.commands.rollout:promote", "make the canary the stable release",
                     "", (*_CLUSTER, "readonly")),
+    "rollout": Verb("kanary.commands.automation:rollout", "take the canary through a policy's steps, judged at each",
+                    "", (*_COUNTS, "readonly")),
+    "plan": Verb("kanary.commands.automation:plan", "say what a rollout could find, in how many requests", "", _COUNTS),
+    "pause": Verb("kanary.commands.automation:pause", "keep a rollout's split as it is", "", (*_CLUSTER, "readonly")),
+    "resume": Verb("kanary.commands.automation:resume", "let a paused rollout go on", "", (*_CLUSTER, "readonly")),
+    "approve": Verb("kanary.commands.automation:approve", "let a rollout take the step it waits with",
+                    "", (*_CLUSTER, "readonly")),
+    "history": Verb("kanary.commands.history:history", "list a service's releases, and how each ended", "", _CLUSTER),
     "traffic": Verb("kanary.commands.traffic:traffic", "send prediction requests made of a data set's rows",
                     "pipelines", _CLUSTER),
 }  # fmt: skip

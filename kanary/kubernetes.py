@@ -67,6 +67,21 @@ def config_maps(namespace: str, name: str = "") -> str:
     return _path("/api/v1", namespace, "configmaps", name)
 
 
+def http_routes(namespace: str, name: str = "") -> str:
+    """The path of a namespace's HTTPRoutes (Gateway API), or of one."""
+    return _path("/apis/gateway.networking.k8s.io/v1", namespace, "httproutes", name)
+
+
+def deployments(namespace: str, name: str = "") -> str:
+    """The path of a namespace's Deployments, or of one."""
+    return _path("/apis/apps/v1", namespace, "deployments", name)
+
+
+def revisions(namespace: str, name: str = "") -> str:
+    """The path of a namespace's Knative Revisions, or of one."""
+    return _path("/apis/serving.knative.dev/v1", namespace, "revisions", name)
+
+
 def leases(namespace: str, name: str = "") -> str:
     """The path of a namespace's Leases, or of one."""
     return _path("/apis/coordination.k8s.io/v1", namespace, "leases", name)
@@ -105,9 +120,12 @@ def replace(path: str, document: Document) -> Request:
     return Request("PUT", path, body=document)
 
 
-def patch(path: str, body: Document | list[Document]) -> Request:
-    """Patches an object: a dict is a merge patch, in which None removes; a list is a JSON patch."""
-    return Request("PATCH", path, body=body)
+def patch(path: str, body: Document | list[Document], *, dry_run: bool = False) -> Request:
+    """Patches an object: a dict is a merge patch, in which None removes; a list is a JSON patch.
+
+    `dry_run`: the API server checks it, admission included, answers as if, and stores nothing.
+    """
+    return Request("PATCH", path, {"dryRun": "All"} if dry_run else {}, body)
 
 
 def who_am_i() -> Request:

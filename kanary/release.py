@@ -30,7 +30,8 @@ BEGUN, DONE, HELD = "begun", "done", "held"
 class Release:
     """One model that was deployed. `predictor` is what the API server stored of it, without the percentage.
 
-    `when` is ISO 8601 in UTC; `revision` the last that served it; `verdict` how it ended so far.
+    `when` is ISO 8601 in UTC; `revision` the last that served it; `verdict` how it ended so far, since `concluded`;
+    `seconds` how long its revision took to become ready; `evidence` the URI of what it was judged by, with its sha256.
     """
 
     version: str
@@ -43,6 +44,10 @@ class Release:
     why: str = ""
     revision: str = ""
     verdict: str = CANARY
+    seconds: float | None = None
+    concluded: str = ""
+    evidence: str = ""
+    evidence_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,11 +166,11 @@ def newest(state: State, digest: str) -> Release | None:
     return next((release for release in reversed(state.history) if release.digest == digest), None)
 
 
-def amend(state: State, digest: str, **changes: str) -> State:
+def amend(state: State, digest: str, **changes: Any) -> State:
     """`state` with the newest release of a model changed in these fields."""
     for index in range(len(state.history) - 1, -1, -1):
         if state.history[index].digest == digest:
-            changed = replace(state.history[index], **changes)  # type: ignore[arg-type]
+            changed = replace(state.history[index], **changes)
             return replace(state, history=(*state.history[:index], changed, *state.history[index + 1 :]))
     return state
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipelines.training import Resources
 
 OUT = Path("build/pipelines")
-NAMES = ("training",)
+NAMES = ("rollout", "training")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,11 +89,13 @@ def write(name: str, resources: Resources, path: Path) -> None:
     """Compile one pipeline to `path`, beside it first. Raises ConfigError for what kfp refuses or `verify` finds."""
     from kfp import compiler
 
+    from pipelines.rollout import rolling_out
     from pipelines.training import training
 
     beside = path.with_name(f".{name}.{os.getpid()}.yaml")
     try:
-        compiler.Compiler().compile(training(resources), str(beside))
+        pipeline = training(resources) if name == "training" else rolling_out()
+        compiler.Compiler().compile(pipeline, str(beside))
         verify(beside)
         os.replace(beside, path)
     except ValueError as error:

@@ -1,6 +1,7 @@
 """The training pipeline: raw data to a released model and its canary, or a refusal with its reasons.
 
-ingest -> validate -> split -> train -> evaluate -> if every gate passed: package -> if a service is named: deploy.
+ingest -> validate -> split -> train -> evaluate -> if every gate passed: package -> if a service is named: deploy, and
+with automatic_rollout the canary's rollout by rollout_policy.
 """
 
 # No postponed annotations here: kfp reads the types of a pipeline from live annotations.
@@ -13,6 +14,7 @@ from components.deploy.component import deploy
 from components.evaluate.component import evaluate
 from components.ingest.component import ingest
 from components.package.component import package
+from components.rollout.component import rollout
 from components.split.component import split
 from components.train.component import train
 from components.validate.component import validate
@@ -45,6 +47,8 @@ def training(resources: Resources = Resources()) -> base_component.BaseComponent
         service: str = "",
         namespace: str = "",
         canary_percent: int = 10,
+        automatic_rollout: bool = False,
+        rollout_policy: dict = {},  # type: ignore[type-arg]  # noqa: B006  # kfp knows the bare type only
         test_fraction: float = 0.2,
         split_by: str = "random",
         split_seed: int = 0,
@@ -87,13 +91,29 @@ def training(resources: Resources = Resources()) -> base_component.BaseComponent
                 data_sha256=ingested.outputs["sha256"],
             ).set_caching_options(False)
             with dsl.If(service != "", name="service-given"):
-                deploy(
-                    release=packaged.outputs["release"],
-                    service=service,
-                    namespace=namespace,
-                    canary_percent=canary_percent,
-                    run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-                ).set_caching_options(False)
+                with dsl.If(automatic_rollout == False, name="by-hand"):  # noqa: E712
+                    deploy(
+                        release=packaged.outputs["release"],
+                        service=service,
+                        namespace=namespace,
+                        canary_percent=canary_percent,
+                        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+                    ).set_caching_options(False)
+                with dsl.Else(name="automatic"):
+                    deployed = deploy(
+                        release=packaged.outputs["release"],
+                        service=service,
+                        namespace=namespace,
+                        canary_percent=0,
+                        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+                    ).set_caching_options(False)
+                    rollout(
+                        service=service,
+                        namespace=namespace,
+                        policy=rollout_policy,
+                        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+                        revision=deployed.outputs["revision"],
+                    ).set_caching_options(False)
 
     return pipeline
 

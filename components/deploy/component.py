@@ -16,6 +16,7 @@ def deploy(
     canary_percent: int = 10,
     ready_timeout_s: int = 600,
     run_id: str = "",
+    mode: str = "",
 ) -> NamedTuple("Outputs", [("revision", str), ("percent", int), ("url", str)]):  # type: ignore[valid-type]  # kfp wants it inline
     """Deploy a release to KServe: a canary at 0 %, ready, smoke-tested by its own URL, and only then its share.
 
@@ -28,6 +29,7 @@ def deploy(
         canary_percent: The share of the traffic that the canary gets in the end, 0 to 99.
         ready_timeout_s: How long its revision may take to become ready.
         run_id: Id of the run, for the release history.
+        mode: KServe's mode, Knative or Standard; empty: the service's own, Knative for a new one.
 
     Returns:
         revision: The revision that serves the release.
@@ -41,6 +43,6 @@ def deploy(
 
     with reporting():
         uri = release.metadata.get("released_uri") or release.uri
-        target = Target(service, namespace, canary_percent, float(ready_timeout_s), run_id)
+        target = Target(service, namespace, canary_percent, float(ready_timeout_s), run_id, mode)
         deployed = deploy(Path(release.path), uri, release.metadata.get("digest") or None, target)
         return (deployed.revision, deployed.percent, deployed.url)

@@ -21,13 +21,17 @@ _SCHEMES = ("s3", "gs", "http", "https", "git", "pvc", "hf", "oci", "file", "hdf
 
 @dataclass(frozen=True)
 class Target:
-    """Where a release goes, and what share it gets (percent, 0 to 99). `ready_timeout_s` is in seconds."""
+    """Where a release goes, and what share it gets (percent, 0 to 99). `ready_timeout_s` is in seconds.
+
+    `mode` is KServe's, Knative or Standard; empty: the service's own, and Knative where there is none yet.
+    """
 
     service: str
     namespace: str = ""
     percent: int = 10
     ready_timeout_s: float = 600.0
     run_id: str = ""
+    mode: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ def deploy(release: Path, uri: str, digest: str | None, target: Target) -> Deplo
     settings = config.load({"namespace": target.namespace} if target.namespace else {})
     with kubernetes.connect(settings) as api:
         namespace = settings.namespace or api.access.namespace or "default"
+        mode = api.call(rollout.mode_for(target.service, namespace, target.mode))
         manifest = manifests.inference_service(
-            target.service, namespace, servable(uri), spec.version, spec.digest(), min_replicas=1
+            target.service, namespace, servable(uri), spec.version, spec.digest(), min_replicas=1, mode=mode
         )
         why = f"deployed by run {target.run_id}" if target.run_id else "deployed"
         started = api.call(rollout.start_canary(manifest, run_id=target.run_id, why=why))
@@ -69,6 +74,8 @@ def deploy(release: Path, uri: str, digest: str | None, target: Target) -> Deplo
             if not started.first and target.percent:
                 moved = api.call(steer.set_traffic(target.service, namespace, target.percent, why, token=started.token))
                 percent = moved.after.effective
+                if not moved.in_force:
+                    print(f"{target.percent} % is not in force: {moved.why}", flush=True)
         except KanaryError:
             _take_back(api, started)
             raise

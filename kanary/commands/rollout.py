@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from kanary import kubernetes
 from kanary.config import Config
-from kanary.kserve import decide, steer
+from kanary.errors import KanaryError
+from kanary.kserve import decide, models, steer
+from kanary.kserve import readiness as way_back
 from kanary.kserve import rollback as brake
+from kanary.kserve.readiness import Readiness
 from kanary.kserve.status import ServiceStatus
 from kanary.kserve.steer import Moved
 from kanary.kubernetes import Kubernetes
+from kanary.rollout import acts, brief
 from kanary.text import one_line, table
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ def status(parser: argparse.ArgumentParser) -> Action:
     """Show where a service's traffic really goes, next to what was asked. Without SERVICE, all of the namespace."""
     parser.add_argument("service", nargs="?", metavar="SERVICE", help="the InferenceService's name")
     parser.add_argument("--json", action="store_true", help="print JSON: one object, or without SERVICE a list")
+    add_harmless_dry_run(parser)
     return _status
 
 
@@ -32,7 +37,13 @@ def _status(given: argparse.Namespace, config: Config) -> int:
         namespace = namespace_of(api, config)
         if given.service:
             found = api.call(steer.status(given.service, namespace))
-            print(json.dumps(as_json(found), indent=2) if given.json else report(found))
+            record = api.call(acts.current(given.service, namespace))
+            if given.json:
+                back = asdict(api.call(way_back.readiness(given.service, namespace, look=models.glance)))
+                told = brief.summary(record) if record is not None else None
+                print(json.dumps(as_json(found) | {"readiness": back, "rollout": told}, indent=2))
+            else:
+                print(report(found) + (f"\n\n{brief.report(record)}" if record is not None else ""))
             return 0
         services = api.call(steer.statuses(namespace))
     if given.json:
@@ -46,15 +57,21 @@ def _status(given: argparse.Namespace, config: Config) -> int:
 def rollback(parser: argparse.ArgumentParser) -> Action:
     """Take a service back to its stable release: its traffic at once, then the content of its spec.
 
+    With --to, to any release of `kanary history`: its content comes up first, the traffic stays where it is healthy.
     The digest it is taken back from is denied: deploying it again is refused. Killed half-way, run it again.
-    Exit code 0: done, or nothing to do. 1: the traffic is as told, but the stable content does not serve yet.
+    Exit code 0: done, or nothing to do. 1: impossible, and nothing was touched; or the traffic is as told, but the
+    content does not serve yet.
     """
     parser.add_argument("service", metavar="SERVICE", help="the InferenceService's name")
+    parser.add_argument(
+        "--to", default="", metavar="RELEASE", help="a version, digest, revision or run id out of its history"
+    )
     parser.add_argument("--reason", default="", metavar="TEXT", help="why; it stands in the release history")
     parser.add_argument(
         "--deadline", type=_seconds, default=300.0, metavar="SECONDS", help="stop waiting after so long"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    _add_dry_run(parser)
     return _rollback
 
 
@@ -68,7 +85,11 @@ def _rollback(given: argparse.Namespace, config: Config) -> int:
 
     with kubernetes.connect(config) as api:
         namespace = namespace_of(api, config)
-        act = brake.rollback(given.service, namespace, given.reason, deadline=given.deadline, on_progress=tell)
+        if given.dry_run:
+            return _previewed(given, api.call(brake.preview(given.service, namespace, to=given.to)))
+        act = brake.rollback(
+            given.service, namespace, given.reason, to=given.to, deadline=given.deadline, on_progress=tell
+        )
         done = api.call(act)
     if given.json:
         times = {"sent": done.sent, "patched": done.patched, "effective": done.effective, "restored": done.restored}
@@ -90,21 +111,52 @@ def set_traffic(parser: argparse.ArgumentParser) -> Action:
     def act(given: argparse.Namespace, config: Config) -> int:
         with kubernetes.connect(config) as api:
             space = namespace_of(api, config)
-            return _moved(given, api.call(steer.set_traffic(given.service, space, given.percent, given.reason)))
+            act = steer.set_traffic(given.service, space, given.percent, given.reason, dry_run=given.dry_run)
+            return _moved(given, api.call(act))
 
     return act
 
 
 def promote(parser: argparse.ArgumentParser) -> Action:
-    """Make the canary the stable release: all traffic goes to it."""
+    """Make the canary the stable release: all traffic goes to it.
+
+    Before that it says what a rollback would need, and refuses where there would be no way back: the present release's
+    content was never recorded, its model is gone or altered, or it would not take today's requests. --force promotes
+    all the same. A cold start is told, and no reason to refuse: after a promotion it always is one.
+    Exit code 0: promoted and in force. 1: refused, or not in force in time.
+    """
     parser.add_argument("service", metavar="SERVICE", help="the InferenceService's name")
+    parser.add_argument("--force", action="store_true", help="promote even where there is no way back")
     _add_move(parser)
 
     def act(given: argparse.Namespace, config: Config) -> int:
         with kubernetes.connect(config) as api:
-            return _moved(given, api.call(steer.promote(given.service, namespace_of(api, config), given.reason)))
+            space = namespace_of(api, config)
+            # What forbids the promotion itself is said first.
+            tried = api.call(steer.promote(given.service, space, given.reason, dry_run=True)) if given.dry_run else None
+            back = api.call(way_back.readiness(given.service, space))
+            if not given.json:
+                print(readiness_report(back), flush=True)
+            if tried is not None:
+                return _moved(given, tried, back)
+            if not back.ok and not given.force:
+                raise KanaryError(
+                    f"{space}/{given.service} was not promoted: there would be no way back. "
+                    + "; ".join(finding.said for finding in back.findings if finding.blocks),
+                    "Mend that, or promote with --force.",
+                )
+            return _moved(given, api.call(steer.promote(given.service, space, given.reason)), back)
 
     return act
+
+
+def readiness_report(back: Readiness) -> str:
+    """Whether a rollback would work, for a person."""
+    took = "" if back.seconds is None else f", some {back.seconds:.0f} s"
+    how = (f" by a cold start{took}" if back.cold else "") if back.ok else ""
+    head = f"way back  {'to ' + back.target + how if back.ok else 'none'}"
+    lines = [f"          {'!' if one.blocks else '-'} {one.what}: {one_line(one.said)}" for one in back.findings]
+    return "\n".join((head, *lines))
 
 
 def namespace_of(api: Kubernetes, config: Config) -> str:
@@ -154,17 +206,42 @@ def rollback_report(done: brake.Rollback) -> str:
 def _add_move(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", default="", metavar="TEXT", help="why; it stands in the release state")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_dry_run(parser)
 
 
-def _moved(given: argparse.Namespace, moved: Moved) -> int:
+def _add_dry_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be patched, let the API server check it, change nothing"
+    )
+
+
+def add_harmless_dry_run(parser: argparse.ArgumentParser) -> None:
+    """For verbs that only read: a script may pass the flag to every verb."""
+    parser.add_argument("--dry-run", action="store_true", help="as ever: this verb changes nothing")
+
+
+def _previewed(given: argparse.Namespace, found: brake.Preview) -> int:
     if given.json:
-        facts: dict[str, Any] = {"in_force": moved.in_force, "why": moved.why}
+        facts: dict[str, Any] = {"dry_run": True, "text": found.text, "patch": found.patch, "cold": found.cold}
+        print(json.dumps(facts | {"seconds": found.seconds, "before": as_json(found.before)}, indent=2))
+        return 0
+    print(one_line(found.text))
+    print(f"patch     {json.dumps(found.patch) if found.patch else 'none'}\ndry run: nothing was changed")
+    return 0
+
+
+def _moved(given: argparse.Namespace, moved: Moved, back: Readiness | None = None) -> int:
+    if given.json:
+        facts: dict[str, Any] = {"in_force": moved.in_force, "why": moved.why, "patch": moved.patch}
+        facts |= {"dry_run": given.dry_run} | ({"readiness": asdict(back)} if back is not None else {})
         print(json.dumps(facts | {"before": as_json(moved.before), "after": as_json(moved.after)}, indent=2))
+    elif given.dry_run:
+        print(f"traffic   {_split(moved.before)}\npatch     {json.dumps(moved.patch)}\ndry run: nothing was changed")
     else:
         print(f"traffic   {_split(moved.before)}  ->  {_split(moved.after)}")
         if not moved.in_force:
             print(f"not in force: {one_line(moved.why)}")
-    return 0 if moved.in_force else 1
+    return 0 if moved.in_force or given.dry_run else 1
 
 
 def _split(status: ServiceStatus) -> str:

@@ -3,7 +3,8 @@
 Kinds of rollback, by where the bad content stands:
 canary     it is the canary, ready or not: 0 % leads all traffic to stable
 promotion  it was promoted, and KServe remembers the revision before: 0 % leads back to that, over two reconciles
-content    KServe remembers none: the stable content itself must come up before traffic can leave
+content    KServe remembers none, or another one is asked for: that content must come up before traffic can leave
+in place   Standard mode: the predictor itself was changed under its name; undoing that goes back
 """
 
 from __future__ import annotations
@@ -13,13 +14,47 @@ from dataclasses import dataclass
 from typing import Any
 
 from kanary import manifests, release
-from kanary.errors import KanaryError
-from kanary.kserve.status import ServiceStatus, condition, require_knative, service_status, shares, traffic
+from kanary.errors import InputError, KanaryError
+from kanary.kserve import knative_rollback, standard_rollback
+from kanary.kserve.action import (
+    CANARY,
+    COMPLETE,
+    CONTENT,
+    FINISH,
+    IN_PLACE,
+    PROMOTION,
+    RESTORE,
+    STOP,
+    STUCK,
+    WAIT,
+    Action,
+    patch_of,
+    same,
+)
+from kanary.kserve.status import STANDARD, ServiceStatus, check_mode, mode, service_status, shares
 from kanary.manifests import Document
 from kanary.release import Intent, Release, State
 
-CANARY, PROMOTION, CONTENT = "canary", "promotion", "content"
-STOP, RESTORE, FINISH, WAIT, COMPLETE, STUCK = "stop", "restore", "finish", "wait", "complete", "stuck"
+__all__ = [
+    "CANARY",
+    "COMPLETE",
+    "CONTENT",
+    "FINISH",
+    "IN_PLACE",
+    "PROMOTION",
+    "RESTORE",
+    "STOP",
+    "STUCK",
+    "WAIT",
+    "Action",
+    "Plan",
+    "find",
+    "next_action",
+    "patch_of",
+    "plan",
+    "same",
+    "traffic_left",
+]
 
 
 @dataclass(frozen=True)
@@ -31,21 +66,15 @@ class Plan:
     nothing: str = ""
 
 
-@dataclass(frozen=True)
-class Action:
-    """The next step: a merge patch to send (STOP, RESTORE, FINISH), or, with none, to wait, to be complete or stuck."""
+def plan(service: Mapping[str, Any], state: State, who: str, when: str, why: str, to: Release | None = None) -> Plan:
+    """How to take the service back from what its newest content is; `to` that release, else to what was stable.
 
-    kind: str
-    patch: Document | None = None
-    why: str = ""
-
-
-def plan(service: Mapping[str, Any], state: State, who: str, when: str, why: str) -> Plan:
-    """How to take the service back from what its spec now holds. Raises KanaryError where there is no way back."""
-    require_knative(service)
+    Raises KanaryError where there is no way back.
+    """
+    check_mode(service)
     now, content = service_status(service, state), manifests.content(service)
     last = state.intent
-    if last is not None and last.action == release.ROLLBACK and _is_about(last, content):
+    if last is not None and last.action == release.ROLLBACK and _is_about(last, service) and _leads_to(last, to):
         if last.phase != release.DONE:
             return Plan(last, resumed=True)
         if last.target is not None and same(content, last.target) and manifests.percent(service) is None:
@@ -56,61 +85,67 @@ def plan(service: Mapping[str, Any], state: State, who: str, when: str, why: str
             f"{where} cannot be rolled back: its first release has never been ready.",
             "Deploy a model that works; there is no traffic to save.",
         )
-    kind, target = _target(service, state)
+    kind, target = _target(service, state) if to is None else (_way(service, state, to), to)
     if kind == CONTENT and target is None:
         raise KanaryError(
             f"{where} cannot be rolled back: {now.stable} is its only release, as far as KServe and Kanary remember.",
             "Deploy the model that should serve.",
         )
-    bad = tuple(dict.fromkeys(name for name in (now.created, *shares(service)) if name and name != _kept(kind, now)))
-    return Plan(
-        Intent(
-            *(release.ROLLBACK, who, when, why),
-            percent=0,
-            version=manifests.model_version(content),
-            digest=manifests.model_digest(content),
-            bad=bad,
-            kind=kind,
-            target=target.predictor if target else None,
-            target_version=target.version if target else "",
-            target_digest=target.digest if target else "",
-        )
+    stays = _kept(kind, now)
+    bad = tuple(dict.fromkeys(name for name in (now.created, *shares(service)) if name and name != stays))
+    intent = Intent(
+        *(release.ROLLBACK, who, when, why),
+        percent=0,
+        version=manifests.model_version(content),
+        digest=manifests.model_digest(content),
+        bad=bad,
+        kind=kind,
+        target=target.predictor if target else None,
+        target_version=target.version if target else "",
+        target_digest=target.digest if target else "",
     )
+    if to is not None and same(content, to.predictor) and not now.canary and manifests.percent(service) is None:
+        return Plan(intent, nothing=f"{to.version or to.digest} serves already.")
+    return Plan(intent)
+
+
+def find(state: State, to: str, where: str) -> Release:
+    """The newest release that `to` names: a version, a digest (or its beginning), a revision or a run's id.
+
+    Raises InputError where none, or more than one model, is meant, or where it is denied.
+    """
+    exact = [entry for entry in reversed(state.history) if to in (entry.digest, entry.revision, entry.run_id)]
+    named = exact or [entry for entry in reversed(state.history) if entry.version == to]
+    bare = to.removeprefix("sha256:")
+    named = named or [
+        entry
+        for entry in reversed(state.history)
+        if len(bare) >= 6 and entry.digest.removeprefix("sha256:").startswith(bare)
+    ]
+    known = ", ".join(dict.fromkeys(entry.version or entry.digest for entry in state.history)) or "none"
+    if not named:
+        raise InputError(
+            f"{where} has no release {to!r} in its history; there are: {known}.",
+            "`kanary history SERVICE` lists versions, digests, revisions and runs.",
+        )
+    if len({entry.digest for entry in named}) > 1:
+        digests = ", ".join(dict.fromkeys(entry.digest for entry in named))
+        raise InputError(f"{to!r} is more than one release of {where}: {digests}.", "Name it by its digest.")
+    denied = release.denial(state, named[0].digest)
+    if denied is not None:
+        raise InputError(
+            f"{to} of {where} is denied: {denied.who} rolled it back at {denied.when}"
+            + (f" ({denied.why})." if denied.why else "."),
+            "Choose another release; `kanary history SERVICE` tells which were promoted.",
+        )
+    return named[0]
 
 
 def next_action(intent: Intent, service: Mapping[str, Any]) -> Action:
     """The next step of a rollback, from what is. Asking again after it was done gives the step after it."""
-    content, asked, share = manifests.content(service), manifests.percent(service), shares(service)
-    now = service_status(service)
-    if intent.target is None or not same(content, intent.target):
-        if intent.kind != CONTENT:
-            if asked != 0:
-                return Action(STOP, _patch(service, {}, 0), "all traffic to the stable revision")
-            if any(share.get(name) for name in intent.bad):
-                return Action(WAIT, why="the traffic leaves the bad revision")
-            if not _zero_in_force(service):
-                # Only then has the controller seen the bad content: the next revision is the restored one's.
-                return Action(WAIT, why="KServe takes the percentage up")
-        if intent.target is None:
-            return Action(STUCK, why="the stable content was never recorded: apply its manifest to finish")
-        changes = manifests.merge_patch(content, intent.target)
-        return Action(
-            RESTORE, _patch(service, changes, None if intent.kind == CONTENT else 0), "the stable content is put back"
-        )
-    stale = condition(service, "PredictorConfigurationReady").get("reason") == "OutOfDate"
-    if stale or now.created in intent.bad or now.created != now.latest_ready:
-        failed = f"; it fails: {now.failure}" if now.failure and now.created not in intent.bad else ""
-        return Action(WAIT, why=f"the stable content's new revision gets ready{failed}")
-    if asked is not None:
-        return Action(FINISH, _patch(service, {}, None), "the percentage is taken out of the spec")
-    if now.stable == now.created and share == {now.created: 100}:
-        return Action(COMPLETE)
-    return Action(WAIT, why="traffic moves to the stable content's new revision")
-
-
-def same(content: Document, target: Document) -> bool:
-    """Whether two predictors, their percentage left out, are the same."""
-    return not manifests.merge_patch(content, target)
+    if mode(service) == STANDARD:
+        return standard_rollback.next_action(intent, service)
+    return knative_rollback.next_action(intent, service)
 
 
 def traffic_left(intent: Intent, service: Mapping[str, Any]) -> bool:
@@ -119,15 +154,38 @@ def traffic_left(intent: Intent, service: Mapping[str, Any]) -> bool:
     return bool(share) and not any(share.get(name) for name in intent.bad)
 
 
-def _is_about(intent: Intent, content: Document) -> bool:
+def _is_about(intent: Intent, service: Mapping[str, Any]) -> bool:
     """Whether the spec still is what the rollback found or what it restores: nobody has deployed since."""
-    return intent.digest == manifests.model_digest(content) or (
-        intent.target is not None and same(content, intent.target)
-    )
+    content = manifests.content(service)
+    if intent.digest == manifests.model_digest(content):
+        return True
+    if intent.target is None:
+        return False
+    # In Standard mode the content comes up beside what is to be left, with what KServe lets it inherit.
+    restoring = mode(service) == STANDARD and manifests.model_digest(content) == manifests.model_digest(intent.target)
+    return restoring or same(content, intent.target)
+
+
+def _leads_to(intent: Intent, to: Release | None) -> bool:
+    return to is None or intent.target_digest == to.digest
+
+
+def _way(service: Mapping[str, Any], state: State, to: Release) -> str:
+    """The kind of a rollback to a release that somebody chose."""
+    now = service_status(service, state)
+    if now.canary:
+        return CANARY
+    recorded = next((entry for entry in reversed(state.history) if entry.revision == now.previous), None)
+    if now.previous and now.previous != now.stable and recorded is not None and recorded.digest == to.digest:
+        return PROMOTION
+    # Nothing that is healthy for certain takes the traffic meanwhile: it stays where it is until that content is up.
+    return CONTENT
 
 
 def _target(service: Mapping[str, Any], state: State) -> tuple[str, Release | None]:
     now, content = service_status(service, state), manifests.content(service)
+    if mode(service) == STANDARD:
+        return _standard_target(service, now, state)
     if now.canary:
         return CANARY, _release_of(now.stable, content, state)
     serving = next((entry for entry in state.history if entry.revision == now.created), None)
@@ -143,9 +201,16 @@ def _target(service: Mapping[str, Any], state: State) -> tuple[str, Release | No
     return CONTENT, _release_of("", content, state)
 
 
-def _zero_in_force(service: Mapping[str, Any]) -> bool:
-    latest = [entry for entry in traffic(service) if entry.get("latestRevision")]
-    return bool(latest) and not any(entry.get("percent") for entry in latest)
+def _standard_target(service: Mapping[str, Any], now: ServiceStatus, state: State) -> tuple[str, Release | None]:
+    content = manifests.stable_content(service)
+    digest = manifests.model_digest(content)
+    if now.canary:
+        # Stable never left the spec.
+        return CANARY, Release(manifests.model_version(content), manifests.storage_uri(content), digest, content)
+    serving = next((entry for entry in reversed(state.history) if entry.revision == now.stable), None)
+    if serving is not None and serving.digest != digest:
+        return IN_PLACE, serving
+    return CONTENT, _release_of("", content, state)
 
 
 def _release_of(revision: str, content: Document, state: State) -> Release | None:
@@ -162,11 +227,3 @@ def _release_of(revision: str, content: Document, state: State) -> Release | Non
 
 def _kept(kind: str, now: ServiceStatus) -> str:
     return {CANARY: now.stable, PROMOTION: now.previous}.get(kind, "")
-
-
-def _patch(service: Mapping[str, Any], predictor: Document, percent: int | None) -> Document:
-    version = (service.get("metadata") or {}).get("resourceVersion")
-    return {
-        "metadata": {"resourceVersion": version},
-        "spec": {"predictor": predictor | {manifests.PERCENT: percent}},
-    }

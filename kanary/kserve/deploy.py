@@ -14,8 +14,8 @@ from typing import Any
 from kanary import kubernetes as k8s
 from kanary import manifests, release
 from kanary.errors import InputError, KanaryError
-from kanary.kserve import decide, store
-from kanary.kserve.status import ServiceStatus, require_knative, service_status
+from kanary.kserve import decide, standard, store
+from kanary.kserve.status import STANDARD, ServiceStatus, check_mode, service_status
 from kanary.kserve.store import Token
 from kanary.kubernetes import Act, Document
 from kanary.release import Intent, Release, State
@@ -75,6 +75,7 @@ def start_canary(
         found, config_map = yield k8s.Together(store.reads(name, namespace))
         service, state = store.unpack(found), release.parse(store.unpack(config_map))
         release.check_epoch(state, token.epoch)
+        service = (yield from store.seen(service)) if service is not None else None
         if service is not None:
             _check_service(service, state)
         now = service_status(service, state) if service is not None else None
@@ -122,7 +123,7 @@ def wait_ready(
         release.check_epoch(state, started.token.epoch)
         now = service_status(service, state)
         if now.created != started.before and now.created and _is_ready(started, now):
-            yield from _note_ready(started, now.created)
+            yield from _note_ready(started, now.created, clock() - begun if said else None)
             return Ready(now.created, _url(now), now)
         failing = (failing or clock()) if now.failure and now.created != started.before else 0.0
         left = begun + deadline - clock()
@@ -137,12 +138,29 @@ def wait_ready(
             yield from store.renew(started.name, started.namespace, started.token, clock())
             renewed = clock()
         seconds = max(0.05, min(_LOOK, left, patience if failing else _LOOK))
-        collection = k8s.inference_services(started.namespace)
-        changed = yield k8s.Change(collection, started.name, now.resource_version, seconds)
+        changed = yield from store.after(service, seconds)
         if changed is None:
             service, state = yield from store.both(started.name, started.namespace)
         else:
             service = changed
+
+
+def mode_for(name: str, namespace: str, asked: str = "") -> Act[str]:
+    """KServe's mode for a deployment: the service's own; where there is no service, `asked`, else Knative.
+
+    Raises InputError where the service has another one than is asked for: KServe does not change it.
+    """
+    (answer,) = yield k8s.Together((k8s.read(k8s.inference_services(namespace, name)),))
+    service = store.unpack(answer)
+    if service is None:
+        return asked or manifests.KNATIVE
+    found = manifests.mode(service)
+    if asked and asked != found:
+        raise InputError(
+            f"{namespace}/{name} runs in KServe's mode {found}, and {asked} is asked for.",
+            "Leave the mode empty, or deploy under another name: KServe does not change a service's mode.",
+        )
+    return found
 
 
 def finish(started: Started) -> Act[None]:
@@ -196,7 +214,10 @@ def check_not_denied(state: State, digest: str, name: str, namespace: str) -> No
 
 
 def _check_service(service: Document, state: State) -> None:
-    require_knative(service)
+    check_mode(service)
+    if manifests.mode(service) == STANDARD:
+        # Refused before it is deployed: what could never get a share would only cost replicas.
+        standard.check_steerable(service, 1)
     intent = state.intent
     if intent is not None and intent.action == release.ROLLBACK and intent.phase == release.BEGUN:
         name = service["metadata"]["name"]
@@ -219,7 +240,8 @@ def _before(state: State, now: ServiceStatus | None, service: Document | None, w
         mine = intent is not None and intent.action == release.DEPLOY and intent.run_id == run_id
         # The same content again makes no revision: what there is, is it.
         return intent.before if intent is not None and mine else ""
-    return now.created
+    # In Standard mode a predictor that never was ready is changed under the name that it has.
+    return now.stable if now.mode == STANDARD else now.created
 
 
 def _release(wanted: Document, run_id: str, who: str, when: str, why: str) -> Release:
@@ -241,6 +263,9 @@ def _with_found(state: State, service: Document | None, entry: Release) -> State
         return state
     now, content = service_status(service, state), manifests.content(service)
     digest = manifests.model_digest(content)
+    if now.mode == STANDARD:
+        # Stable stands beside its canary: it may be known to nobody even so.
+        state = _with_stable(state, now, manifests.stable_content(service))
     if digest == entry.digest or not now.stable:
         return state
     known = release.newest(state, digest)
@@ -248,6 +273,15 @@ def _with_found(state: State, service: Document | None, entry: Release) -> State
         # A canary that nobody rolled back gives way to the next one.
         undecided = known is not None and known.verdict == release.CANARY
         return release.amend(state, digest, verdict=release.REPLACED) if undecided else state
+    return _with_stable(state, now, content)
+
+
+def _with_stable(state: State, now: ServiceStatus, content: Document) -> State:
+    """The state with the stable content as a good release, if nobody has said otherwise."""
+    if not now.stable:
+        return state
+    digest = manifests.model_digest(content)
+    known = release.newest(state, digest)
     if known is not None:
         good = known.verdict in (release.CANARY, release.PROMOTED, release.FOUND)
         verdict = release.PROMOTED if good else known.verdict
@@ -262,14 +296,19 @@ def _request(manifest: Mapping[str, Any], service: Document | None, wanted: Docu
     if service is None:
         document = dict(manifest) | {"spec": dict(manifest["spec"]) | {"predictor": wanted}}
         return k8s.create(k8s.inference_services(namespace), document)
+    if manifests.mode(service) == STANDARD and not first:
+        percent = manifests.percent(service) if _goes_on(service, wanted) else 0
+        entry = manifests.canary_entry(service, wanted, percent or 0)
+        return k8s.patch(k8s.inference_services(namespace, name), decide.patch_of(service, {"canary": [entry]}))
     content = manifests.content(service)
     # What an operator has set beside the model stays; two implementations beside each other would be refused.
     others = {key: None for key in _IMPLEMENTATIONS if key in content and key not in wanted}
     again = _goes_on(service, wanted) and not first
     percent = manifests.percent(service) if again else None if first else 0
+    asked = {} if manifests.mode(service) == STANDARD else {manifests.PERCENT: percent}
     body = {
         "metadata": {"resourceVersion": service["metadata"]["resourceVersion"]},
-        "spec": {"predictor": wanted | _replaced_model(content, wanted) | others | {manifests.PERCENT: percent}},
+        "spec": {"predictor": wanted | _replaced_model(content, wanted) | others | asked},
     }
     return k8s.patch(k8s.inference_services(namespace, name), body)
 
@@ -311,14 +350,16 @@ def _routed(now: ServiceStatus) -> bool:
 
 def _url(now: ServiceStatus) -> str:
     found = now.revision(now.created)
-    return (found.tags.get("latest") or "") if found else ""
+    return found.url if found else ""
 
 
-def _note_ready(started: Started, revision: str) -> Act[None]:
+def _note_ready(started: Started, revision: str, seconds: float | None) -> Act[None]:
+    """`seconds` that it took; None where it was ready already, which says nothing about it."""
     verdict = release.PROMOTED if started.first else release.CANARY
+    took = {"seconds": round(seconds, 1)} if seconds is not None else {}
 
     def noted(state: State) -> State:
-        return release.amend(state, started.digest, revision=revision, verdict=verdict)
+        return release.amend(state, started.digest, revision=revision, verdict=verdict, **took)
 
     yield from store.change(started.name, started.namespace, noted, started.token.epoch)
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from kanary import kubernetes as k8s
 from kanary import manifests, release
 from kanary.errors import ApiError, KanaryError
-from kanary.kserve import decide, store
+from kanary.kserve import decide, models, store
 from kanary.kserve.decide import Action, Plan
 from kanary.kserve.status import ServiceStatus, service_status
 from kanary.kserve.store import Token
 from kanary.kubernetes import Act, Document
-from kanary.release import Denial, Intent, State
+from kanary.release import Denial, Intent, Release, State
 
+Look = Callable[[Release], models.Found]
 Clock = Callable[[], float]
 PLAN, EFFECTIVE = "plan", "effective"  # kinds of progress, besides those of kanary.kserve.decide
 _LOOK = 5.0  # seconds without an event after which the service is read again
@@ -66,24 +67,30 @@ def rollback(
     reason: str = "",
     *,
     token: Token | None = None,
+    to: str = "",
     deny: bool = True,
     deadline: float = 300.0,
+    look: Look = models.look,
     on_progress: Callable[[Progress], None] = _silent,
     clock: Clock = time.time,
 ) -> Act[Rollback]:
     """Takes a service back to its stable release, and, with `deny`, denies the digest it is taken back from.
+
+    `to` names another release of its history (a version, digest, revision or run id). Content that has to come up
+    anew is looked for first (`look`), and where it is gone nothing is touched; the traffic stays where it is healthy
+    until that content is ready. Where the stable revision still serves, nothing is looked for: the traffic goes first.
 
     Without a token it is an operator's: it bumps the epoch and takes over the Lease. With one it is an automation's,
     which raises Held where somebody has acted since. Raises KanaryError where there is no way back, InputError where
     there is no such service. `deadline`: seconds until it stops waiting; the result is then held.
     """
     started = clock()
-    service, state, plan = yield from _begin(name, namespace, reason, token, deny, started)
+    service, state, plan = yield from _begin(name, namespace, reason, token, to, deny, look, started)
     before = service_status(service, state)
     assert plan.intent is not None
     if plan.nothing:
         return _result("already", before, before, plan.intent, state, plan.nothing)
-    on_progress(Progress(PLAN, _planned(before, plan), started))
+    on_progress(Progress(PLAN, _planned(before, plan, state), started))
     run = _Run(name, namespace, state.epoch, plan.intent, started, deadline, on_progress, clock)
     outcome, why, service = yield from run.drive(service)
     state = run.state or state
@@ -94,18 +101,21 @@ def rollback(
 
 
 def _begin(
-    name: str, namespace: str, reason: str, token: Token | None, deny: bool, now: float
+    name: str, namespace: str, reason: str, token: Token | None, to: str, deny: bool, look: Look, now: float
 ) -> Act[tuple[Document, State, Plan]]:
     """Reads everything at once, writes the intent down."""
     lease_path = k8s.leases(namespace, release.name_of(name))
     for _ in range(_CONFLICTS):
         asked = (*store.reads(name, namespace), k8s.read(lease_path), k8s.who_am_i())
         found, config_map, lease, me = yield k8s.Together(asked)
-        service, state = store.existing(found, name, namespace), release.parse(store.unpack(config_map))
+        state = release.parse(store.unpack(config_map))
+        service = yield from store.seen(store.existing(found, name, namespace))
         if token is not None:
             release.check_epoch(state, token.epoch)
         who = k8s.username(me)
-        plan = decide.plan(service, state, who, release.timestamp(now), reason)
+        plan = _plan(service, state, who, release.timestamp(now), reason, to)
+        if not plan.nothing:
+            check_target(plan, state, f"{namespace}/{name}", look, chosen=bool(to))
         if plan.nothing or plan.resumed:
             return service, state, plan
         assert plan.intent is not None
@@ -122,13 +132,80 @@ def _begin(
     raise KanaryError(f"The release state of {namespace}/{name} changes all the time.", "Try again.")
 
 
-def _planned(before: ServiceStatus, plan: Plan) -> str:
+def _plan(service: Document, state: State, who: str, when: str, why: str, to: str) -> Plan:
+    metadata = service["metadata"]
+    target = decide.find(state, to, f"{metadata['namespace']}/{metadata['name']}") if to else None
+    return decide.plan(service, state, who, when, why, target)
+
+
+def check_target(plan: Plan, state: State, where: str, look: Look, *, chosen: bool) -> None:
+    """Raises KanaryError where what must come up anew is gone: nothing has been touched yet."""
+    intent = plan.intent
+    if intent is None or intent.target is None or not (chosen or intent.kind == decide.CONTENT):
+        return
+    found = look(target_of(intent, state))
+    if found.gone:
+        raise KanaryError(
+            f"{where} cannot be rolled back to {intent.target_version or intent.target_digest}: {found.why}.",
+            "Nothing was changed. `kanary history` lists other releases for --to.",
+        )
+
+
+def target_of(intent: Intent, state: State) -> Release:
+    """The release that a rollback leads to; of one that nobody recorded, what its content says."""
+    target = intent.target or {}
+    known = release.newest(state, intent.target_digest)
+    if known is not None:
+        return known
+    return Release(intent.target_version, manifests.storage_uri(target), intent.target_digest, target)
+
+
+def seconds_of(intent: Intent, state: State) -> float | None:
+    """How long the target's revision took to become ready last time; None where nobody recorded it."""
+    return target_of(intent, state).seconds
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a rollback would do: in words, and the first patch it would send (None: there is nothing to do, or wait).
+
+    `seconds`: until content that must come up anew is ready, from the last time; None where unknown or not needed.
+    """
+
+    text: str
+    patch: Document | None
+    cold: bool
+    seconds: float | None
+    before: ServiceStatus
+
+
+def preview(name: str, namespace: str, *, to: str = "", look: Look = models.look) -> Act[Preview]:
+    """What `rollback` would do now. Changes nothing; the API server checks the patch. Raises as rollback does."""
+    service, state = yield from store.both(name, namespace)
+    plan = _plan(service, state, "dry run", "", "", to)
+    before = service_status(service, state)
+    assert plan.intent is not None
+    if plan.nothing:
+        return Preview(plan.nothing, None, False, None, before)
+    check_target(plan, state, f"{namespace}/{name}", look, chosen=bool(to))
+    action = decide.next_action(plan.intent, service)
+    if action.patch is not None:
+        yield k8s.patch(k8s.inference_services(namespace, name), action.patch, dry_run=True)
+    cold = plan.intent.kind == decide.CONTENT
+    return Preview(_planned(before, plan, state), action.patch, cold, seconds_of(plan.intent, state), before)
+
+
+def _planned(before: ServiceStatus, plan: Plan, state: State) -> str:
     assert plan.intent is not None
     split = ", ".join(f"{name} {percent} %" for name, percent in before.split.items()) or "none"
     stable = {decide.CANARY: before.stable, decide.PROMOTION: before.previous}.get(plan.intent.kind)
     version = plan.intent.target_version or "unrecorded content"
     again = "goes on with: " if plan.resumed else ""
-    return f"{again}traffic {split} -> {stable or 'a new revision'} 100 % ({version})"
+    if plan.intent.kind != decide.CONTENT:
+        return f"{again}traffic {split} -> {stable or 'what served before'} 100 % ({version})"
+    seconds = seconds_of(plan.intent, state)
+    took = "nobody knows how long that takes" if seconds is None else f"some {seconds:.0f} s, as last time"
+    return f"{again}traffic {split} stays until {version} has come up anew ({took}), then it takes 100 %"
 
 
 def _denied(state: State, intent: Intent) -> State:
@@ -182,6 +259,7 @@ class _Run:
                 service = yield from self._patch(action, service)
                 continue
             if action.kind == decide.COMPLETE:
+                self.effective = self.effective if self.effective is not None else self.clock() - self.started
                 self.restored = self._tell(action.kind, "the stable content serves all traffic")
                 yield from self._finish(service, release.DONE)
                 return "done", "", service
@@ -209,9 +287,10 @@ class _Run:
         (answer,) = yield k8s.Together((k8s.patch(path, action.patch or {}),))
         if store.conflict(answer):
             return (yield from self._reread())
-        stored = store.existing(answer, self.name, self.namespace)
+        stored = yield from store.seen(store.existing(answer, self.name, self.namespace))
         at = self._tell(action.kind, action.why)
-        if action.kind == decide.STOP:
+        # In Standard mode content that came up anew takes the traffic when it is made the predictor.
+        if action.kind == decide.STOP or (action.kind == decide.FINISH and self.effective is None):
             self.sent, self.patched = sent, at
         if action.kind == decide.RESTORE and self.intent.target is not None:
             self.sent, self.patched = self.sent or sent, self.patched or at
@@ -239,10 +318,8 @@ class _Run:
 
     def _look(self, service: Document) -> Act[Document]:
         """The service after its next change."""
-        version = service["metadata"]["resourceVersion"]
         seconds = max(0.05, min(_LOOK, self.ends - self.clock()))
-        collection = k8s.inference_services(self.namespace)
-        found: Document | None = yield k8s.Change(collection, self.name, version, seconds)
+        found: Document | None = yield from store.after(service, seconds)
         return found if found is not None else (yield from self._reread())
 
     def _reread(self) -> Act[Document]:

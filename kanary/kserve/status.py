@@ -1,8 +1,4 @@
-"""What an InferenceService really does: traffic added up by revision, next to what was asked. Pure; Knative mode.
-
-`latestRevision: true` may still lead to the old revision, a stale failure outlives its cause, and Ready may be the old
-revision's: nothing here believes any of them.
-"""
+"""What an InferenceService really does: traffic added up by revision, next to what was asked. Pure; both modes."""
 
 from __future__ import annotations
 
@@ -12,10 +8,12 @@ from typing import Any
 
 from kanary import manifests, release
 from kanary.errors import KanaryError
+from kanary.kserve import knative, standard
+from kanary.kserve.parts import Parts, condition
+from kanary.manifests import KNATIVE, STANDARD, Document, mode
 from kanary.release import State
 
-KNATIVE, STANDARD = "Knative", "Standard"
-_MODES = {"Serverless": KNATIVE, "RawDeployment": STANDARD}
+__all__ = ["KNATIVE", "STANDARD", "Revision", "ServiceStatus", "condition", "mode", "service_status", "shares"]
 
 
 @dataclass(frozen=True)
@@ -29,12 +27,14 @@ class Revision:
     version: str = ""  # of its model; empty where nobody recorded it
     digest: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)  # tag -> URL
+    url: str = ""  # where it answers alone, whatever its share; empty where KServe gives none
 
 
 @dataclass(frozen=True)
 class ServiceStatus:
     """One InferenceService as it is. Where there is no canary, `canary` is empty.
 
+    A revision is named as gateways count it: the Knative Revision, in Standard mode the Deployment (and its Service).
     `failure` says why the canary (or, of a first deployment, the only revision) is not ready, as far as KServe knows.
     """
 
@@ -57,6 +57,7 @@ class ServiceStatus:
     epoch: int = 0
     act: str = ""  # what was last set out to do, and how far it came
     resource_version: str = ""
+    obeyed: bool = True  # the gateway has taken the shares up
 
     @property
     def split(self) -> dict[str, int]:
@@ -74,105 +75,85 @@ class ServiceStatus:
 
     @property
     def canary_url(self) -> str:
-        """Where the canary answers whatever its share: its tag's URL; empty until the tag leads to it."""
+        """Where the canary answers whatever its share; empty while nothing leads there."""
         found = self.revision(self.canary or self.created)
-        return (found.tags.get("latest") or "") if found else ""
+        return found.url if found else ""
 
 
-def mode(service: Mapping[str, Any]) -> str:
-    """Knative or Standard. Where nothing says it, Knative: the status says it before anything is served."""
-    annotations = (service.get("metadata") or {}).get("annotations") or {}
-    said = (service.get("status") or {}).get("deploymentMode") or annotations.get(manifests.MODE) or KNATIVE
-    return _MODES.get(said, said)
-
-
-def require_knative(service: Mapping[str, Any]) -> None:
+def check_mode(service: Mapping[str, Any]) -> None:
     """Raises KanaryError for a service whose traffic Kanary does not drive."""
     found = mode(service)
-    if found == KNATIVE:
+    if found in (KNATIVE, STANDARD):
         return
     metadata = service.get("metadata") or {}
     raise KanaryError(
         f"{metadata.get('namespace')}/{metadata.get('name')} runs in KServe's mode {found}; "
-        "this version of Kanary drives the traffic of Knative mode only.",
-        "A later version drives Standard mode; until then use kubectl, with spec.canary.",
+        f"Kanary drives the traffic of the modes {KNATIVE} and {STANDARD}.",
+        "Use kubectl for this service.",
     )
 
 
 def service_status(service: Mapping[str, Any], state: State | None = None) -> ServiceStatus:
     """The status of an InferenceService (as the API gives it), with what Kanary remembers of it."""
     state = state or State()
-    metadata, told = service.get("metadata") or {}, service.get("status") or {}
-    predictor = (told.get("components") or {}).get("predictor") or {}
-    created = predictor.get("latestCreatedRevision") or ""
-    latest_ready = predictor.get("latestReadyRevision") or ""
-    stable = predictor.get("latestRolledoutRevision") or ""
-    canary = created if stable and created != stable else ""
-    found = ServiceStatus(
+    metadata, told, found = service.get("metadata") or {}, service.get("status") or {}, _parts(service)
+    status = ServiceStatus(
         name=metadata.get("name") or "",
         namespace=metadata.get("namespace") or "",
         mode=mode(service),
         url=told.get("url") or "",
         requested=manifests.percent(service),
-        stable=stable,
-        canary=canary,
-        canary_ready=bool(canary) and created == latest_ready,
-        revisions=_revisions(service, predictor, stable, canary, state),
-        created=created,
-        latest_ready=latest_ready,
-        previous=predictor.get("previousRolledoutRevision") or "",
+        stable=found.stable,
+        canary=found.canary,
+        canary_ready=bool(found.canary) and found.created == found.latest_ready,
+        revisions=_revisions(service, found, state),
+        created=found.created,
+        latest_ready=found.latest_ready,
+        previous=found.previous,
         ready=condition(service, "Ready").get("status") == "True",
-        failure=_failure(service, created, latest_ready),
+        failure=found.failure,
         since=state.intent.when if state.intent else metadata.get("creationTimestamp") or "",
         epoch=state.epoch,
         act=f"{state.intent.action} by {state.intent.who}: {state.intent.phase}" if state.intent else "",
         resource_version=metadata.get("resourceVersion") or "",
+        obeyed=found.obeyed,
     )
-    return _with_notes(found, service, state)
+    return replace(status, notes=(*_notes(status, service, state), *found.notes))
 
 
 def shares(service: Mapping[str, Any]) -> dict[str, int]:
     """Effective percent by revision."""
-    found: dict[str, int] = {}
-    for entry in traffic(service):
-        name = entry.get("revisionName") or ""
-        found[name] = found.get(name, 0) + int(entry.get("percent") or 0)
-    return found
+    return standard.shares(service) if mode(service) == STANDARD else knative.shares(service)
 
 
-def condition(service: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
-    """A condition of the status; {} where it is not there."""
-    conditions = (service.get("status") or {}).get("conditions") or []
-    return next((entry for entry in conditions if entry.get("type") == kind), {})
+def move(service: Mapping[str, Any], percent: int | None) -> Document:
+    """The merge patch that gives the canary `percent`, or with None promotes it; 409 where the service has changed."""
+    spec = standard.move(service, percent) if mode(service) == STANDARD else knative.move(service, percent)
+    version = (service.get("metadata") or {}).get("resourceVersion")
+    return {"metadata": {"resourceVersion": version}, "spec": spec}
 
 
-def traffic(service: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The status's own list of shares, as KServe copies it from Knative."""
-    components = (service.get("status") or {}).get("components") or {}
-    return list((components.get("predictor") or {}).get("traffic") or [])
+def _parts(service: Mapping[str, Any]) -> Parts:
+    return standard.parts(service) if mode(service) == STANDARD else knative.parts(service)
 
 
-def _revisions(
-    service: Mapping[str, Any], predictor: Mapping[str, Any], stable: str, canary: str, state: State
-) -> tuple[Revision, ...]:
-    share = shares(service)
-    created, latest_ready = predictor.get("latestCreatedRevision"), predictor.get("latestReadyRevision")
-    names = dict.fromkeys(name for name in (stable, canary or created, *share) if name)
-    tags: dict[str, dict[str, str]] = {}
-    for entry in traffic(service):
-        if entry.get("tag"):
-            tags.setdefault(entry.get("revisionName") or "", {})[entry["tag"]] = entry.get("url") or ""
+def _revisions(service: Mapping[str, Any], parts: Parts, state: State) -> tuple[Revision, ...]:
     found = []
-    for name in names:
-        role = "stable" if name == stable else "canary" if name == canary else ""
-        version, digest = _model(name, name == created, service, state)
+    for name in dict.fromkeys(name for name in (parts.stable, parts.canary or parts.created, *parts.shares) if name):
+        role = "stable" if name == parts.stable else "canary" if name == parts.canary else ""
+        version, digest = _model(name, name == parts.created, name == parts.stable, service, state)
         # What was rolled out once was ready; of the newest we are told.
-        ready = name == latest_ready or name != created
-        found.append(Revision(name, role, share.get(name, 0), ready, version, digest, tags.get(name, {})))
+        ready = name == parts.latest_ready or name != parts.created
+        share, tags, url = parts.shares.get(name, 0), parts.tags.get(name, {}), parts.urls.get(name, "")
+        found.append(Revision(name, role, share, ready, version, digest, tags, url))
     return tuple(found)
 
 
-def _model(revision: str, newest: bool, service: Mapping[str, Any], state: State) -> tuple[str, str]:
+def _model(revision: str, newest: bool, stable: bool, service: Mapping[str, Any], state: State) -> tuple[str, str]:
+    if mode(service) == STANDARD and (newest or stable):
+        # Both are in the spec; a Deployment keeps its name when its content changes.
+        content = manifests.content(service) if newest else manifests.stable_content(service)
+        return manifests.model_version(content), manifests.model_digest(content)
     recorded = next((entry for entry in reversed(state.history) if entry.revision == revision), None)
     if recorded is not None:
         return recorded.version, recorded.digest
@@ -182,28 +163,9 @@ def _model(revision: str, newest: bool, service: Mapping[str, Any], state: State
     return "", ""
 
 
-def _failure(service: Mapping[str, Any], created: str, latest_ready: str) -> str:
-    model = (service.get("status") or {}).get("modelStatus") or {}
-    # lastFailureInfo stays after a recovery: only these say that it is of now.
-    if model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec"):
-        info = model.get("lastFailureInfo") or {}
-        said = str(info.get("message") or "").strip()
-        exited = f"exit code {info['exitCode']}" if info.get("exitCode") else ""
-        parts = [part for part in (info.get("reason"), exited, said) if part]
-        if parts:
-            return ": ".join(parts)
-    predictor, revision = condition(service, "PredictorReady"), condition(service, "PredictorConfigurationReady")
-    if created != latest_ready and revision.get("status") == "False":
-        return str(revision.get("message") or revision.get("reason") or "")
-    if predictor.get("status") == "False":
-        return str(predictor.get("message") or predictor.get("reason") or "")
-    return ""
-
-
-def _with_notes(status: ServiceStatus, service: Mapping[str, Any], state: State) -> ServiceStatus:
-    if status.mode != KNATIVE:
-        why = f"{status.mode} mode: its traffic is kubectl's to show and to steer (spec.canary, status.canaryStatuses)"
-        return replace(status, notes=(why,))
+def _notes(status: ServiceStatus, service: Mapping[str, Any], state: State) -> list[str]:
+    if status.mode not in (KNATIVE, STANDARD):
+        return [f"mode {status.mode}: its traffic is kubectl's to show and to steer"]
     notes = []
     asked, effective = status.requested, status.effective
     if status.canary and asked is None and not status.canary_ready:
@@ -213,7 +175,15 @@ def _with_notes(status: ServiceStatus, service: Mapping[str, Any], state: State)
         notes.append(f"{asked} % requested, {effective} % effective: {why}")
     elif asked is not None and not status.canary and status.stable:
         notes.append(f"{asked} % requested without a canary: a leftover, it would starve the next release")
-    denied = release.denial(state, manifests.model_digest(manifests.content(service)))
+    digest = manifests.model_digest(manifests.content(service))
+    known = next((entry for entry in reversed(state.history) if entry.revision == status.created), None)
+    if status.mode == KNATIVE and not status.canary and known is not None and known.digest != digest:
+        # Stopped and resumed, a service counts its revisions from 1 again: the name then is another model's.
+        notes.append(
+            f"{status.created} was {known.version or known.digest}, and the spec holds another model: its revision is "
+            "still to come, or the service was stopped and resumed and it serves already"
+        )
+    denied = release.denial(state, digest)
     if denied is not None and (asked is None or asked > 0):
         notes.append(
             f"{denied.version or denied.digest} is back in the spec, though {denied.who} denied it at {denied.when}"
@@ -222,7 +192,4 @@ def _with_notes(status: ServiceStatus, service: Mapping[str, Any], state: State)
     intent = state.intent
     if intent is not None and intent.phase != release.DONE and intent.action == release.ROLLBACK:
         notes.append("a rollback is unfinished: `kanary rollback` goes on with it")
-    refused = condition(service, "PredictorReady")
-    if refused.get("reason") == "ReconcileFailed":
-        notes.append("KServe could not act on the spec; the traffic is what it was before")
-    return replace(status, notes=tuple(notes))
+    return notes

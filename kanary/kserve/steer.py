@@ -10,15 +10,16 @@ from typing import Any
 from kanary import kubernetes as k8s
 from kanary import manifests, release
 from kanary.errors import ApiError, InputError, KanaryError
-from kanary.kserve import store
+from kanary.kserve import standard, store
 from kanary.kserve.deploy import check_not_denied
-from kanary.kserve.status import ServiceStatus, require_knative, service_status
+from kanary.kserve.status import STANDARD, ServiceStatus, check_mode, move, service_status
 from kanary.kserve.store import Token
 from kanary.kubernetes import Act, Document
 from kanary.release import Intent, State
 
 Clock = Callable[[], float]
 _LOOK = 5.0
+_SETTLED = 3.0  # seconds without an event after which a status that agreed all along is believed
 _ATTEMPTS = 20
 
 
@@ -30,6 +31,7 @@ class Moved:
     after: ServiceStatus
     in_force: bool
     why: str = ""
+    patch: Document | None = None  # what was sent; of a dry run, what would be
 
 
 def status(name: str, namespace: str) -> Act[ServiceStatus]:
@@ -48,10 +50,10 @@ def statuses(namespace: str) -> Act[list[ServiceStatus]]:
         raise services
     kept = [] if isinstance(config_maps, ApiError) else config_maps.get("items") or []
     states = {entry["metadata"]["name"]: entry for entry in kept}
-    found = [
-        service_status(service, release.parse(states.get(release.name_of(service["metadata"]["name"]))))
-        for service in services.get("items") or []
-    ]
+    found = []
+    for service in services.get("items") or []:
+        state = release.parse(states.get(release.name_of(service["metadata"]["name"])))
+        found.append(service_status((yield from store.seen(service)), state))
     return sorted(found, key=lambda entry: entry.name)
 
 
@@ -63,12 +65,14 @@ def set_traffic(
     *,
     token: Token | None = None,
     deadline: float = 60.0,
+    dry_run: bool = False,
     clock: Clock = time.time,
 ) -> Act[Moved]:
     """Gives the canary `percent` (0 to 99) of the traffic, and waits until that is so.
 
-    Raises InputError for another percentage or a denied model, KanaryError where there is no canary or it is not
-    ready, Held where `token` is given and somebody has acted since.
+    With `dry_run` the API server checks the patch and nothing is changed. Raises InputError for another percentage or
+    a denied model, KanaryError where there is no canary or it is not ready, Held where `token` is given and somebody
+    has acted since.
     """
     if not 0 <= percent <= 99:
         raise InputError(
@@ -76,7 +80,7 @@ def set_traffic(
         )
 
     def check(service: Document, state: State) -> None:
-        now = _canary(service, state)
+        now = _canary(service, state, percent)
         if percent and not now.canary_ready:
             failure = f": {now.failure}" if now.failure else ""
             raise KanaryError(
@@ -87,11 +91,12 @@ def set_traffic(
             check_not_denied(state, manifests.model_digest(manifests.content(service)), name, namespace)
 
     def there(now: ServiceStatus) -> bool:
-        return now.requested == percent and now.effective == percent
+        return now.requested == percent and now.effective == percent and now.obeyed
 
-    return (
-        yield from _move(name, namespace, percent, release.SET_TRAFFIC, reason, token, check, there, deadline, clock)
-    )
+    wish = _Wish(name, namespace, percent, release.SET_TRAFFIC, reason, check, there)
+    if dry_run:
+        return (yield from _tried(wish))
+    return (yield from _move(wish, token, deadline, clock))
 
 
 def promote(
@@ -101,12 +106,16 @@ def promote(
     *,
     token: Token | None = None,
     deadline: float = 60.0,
+    dry_run: bool = False,
     clock: Clock = time.time,
 ) -> Act[Moved]:
-    """Gives the canary all traffic, as the new stable revision, and waits until that is so. Raises as set_traffic."""
+    """Gives the canary all traffic, as the new stable revision, and waits until that is so. Raises as set_traffic.
+
+    Whether there is a way back from it is `kanary.kserve.readiness`'s to say, before.
+    """
 
     def check(service: Document, state: State) -> None:
-        now = _canary(service, state)
+        now = _canary(service, state, None)
         if not now.canary_ready:
             raise KanaryError(
                 f"The canary {now.canary} of {namespace}/{name} is not ready.", "`kanary status` says why."
@@ -114,16 +123,32 @@ def promote(
         check_not_denied(state, manifests.model_digest(manifests.content(service)), name, namespace)
 
     def there(now: ServiceStatus) -> bool:
-        return now.requested is None and now.stable == now.created and now.split == {now.created: 100}
+        alone = now.stable == now.created == now.latest_ready and now.split == {now.created: 100}
+        return now.requested is None and alone and now.obeyed
 
-    moved: Moved = yield from _move(
-        name, namespace, None, release.PROMOTE, reason, token, check, there, deadline, clock
-    )
-    return moved
+    wish = _Wish(name, namespace, None, release.PROMOTE, reason, check, there)
+    if dry_run:
+        return (yield from _tried(wish))
+    return (yield from _move(wish, token, deadline, clock))
 
 
-def _canary(service: Document, state: State) -> ServiceStatus:
-    require_knative(service)
+@dataclass(frozen=True)
+class _Wish:
+    """What is to become of the traffic. `check` raises where it may not; `there` says whether it is so."""
+
+    name: str
+    namespace: str
+    percent: int | None
+    action: str
+    reason: str
+    check: Callable[[Document, State], None]
+    there: Callable[[ServiceStatus], bool]
+
+
+def _canary(service: Document, state: State, percent: int | None) -> ServiceStatus:
+    check_mode(service)
+    if manifests.mode(service) == STANDARD:
+        standard.check_steerable(service, percent)
     now = service_status(service, state)
     if not now.canary:
         raise KanaryError(
@@ -133,35 +158,35 @@ def _canary(service: Document, state: State) -> ServiceStatus:
     return now
 
 
-def _move(
-    name: str,
-    namespace: str,
-    percent: int | None,
-    action: str,
-    reason: str,
-    token: Token | None,
-    check: Callable[[Document, State], None],
-    there: Callable[[ServiceStatus], bool],
-    deadline: float,
-    clock: Clock,
-) -> Act[Moved]:
+def _tried(wish: _Wish) -> Act[Moved]:
+    """The patch, checked by the API server and not stored."""
+    service, state = yield from store.both(wish.name, wish.namespace)
+    wish.check(service, state)
+    body = move(service, wish.percent)
+    yield k8s.patch(k8s.inference_services(wish.namespace, wish.name), body, dry_run=True)
+    now = service_status(service, state)
+    return Moved(now, now, wish.there(now), "a dry run: nothing was changed", body)
+
+
+def _move(wish: _Wish, token: Token | None, deadline: float, clock: Clock) -> Act[Moved]:
     """Intent first, then the percentage, then waiting for it to be in force."""
-    ends = clock() + deadline
+    name, namespace, ends = wish.name, wish.namespace, clock() + deadline
     epoch = token.epoch if token else None
     before: ServiceStatus | None = None
     for _ in range(_ATTEMPTS):
         asked = (*store.reads(name, namespace), k8s.who_am_i())
         found, config_map, me = yield k8s.Together(asked)
-        service, state = store.existing(found, name, namespace), release.parse(store.unpack(config_map))
+        state = release.parse(store.unpack(config_map))
+        service = yield from store.seen(store.existing(found, name, namespace))
         if epoch is not None:
             release.check_epoch(state, epoch)
         now = service_status(service, state)
-        check(service, state)
+        wish.check(service, state)
         before = before or now
         content = manifests.content(service)
         intent = Intent(
-            *(action, k8s.username(me), release.timestamp(clock()), reason),
-            percent=percent,
+            *(wish.action, k8s.username(me), release.timestamp(clock()), wish.reason),
+            percent=wish.percent,
             version=manifests.model_version(content),
             digest=manifests.model_digest(content),
         )
@@ -175,21 +200,27 @@ def _move(
             epoch = release.parse(store.unpack(written)).epoch
         else:
             intent = state.intent  # written down already, before somebody was faster with the service
-        body = {
-            "metadata": {"resourceVersion": now.resource_version},
-            "spec": {"predictor": {manifests.PERCENT: percent}},
-        }
+        body = move(service, wish.percent)
         (answer,) = yield k8s.Together((k8s.patch(k8s.inference_services(namespace, name), body),))
         if not store.conflict(answer):
             break
     else:
         raise KanaryError(f"{namespace}/{name} changes all the time.", "Try again.")
-    service = store.existing(answer, name, namespace)
-    after = yield from _until(service, there, percent, ends, clock)
-    in_force = there(service_status(after))
+    patched = yield from store.seen(store.existing(answer, name, namespace))
+    after = yield from _until(wish, patched, _in_flight(wish, service), ends, clock)
+    in_force = wish.there(service_status(after))
     state = yield from store.change(name, namespace, lambda known: _settle(known, intent, after, in_force), epoch)
     told = service_status(after, state)
-    return Moved(before, told, in_force, "" if in_force else "; ".join(told.notes) or "not in force yet")
+    return Moved(before, told, in_force, "" if in_force else "; ".join(told.notes) or "not in force yet", body)
+
+
+def _in_flight(wish: _Wish, service: Document) -> bool:
+    """Whether the spec asked for something else that was not in force yet when this act changed it.
+
+    Then a status that agrees may be older than both, and the controller may still be on its way to the other.
+    """
+    now = service_status(service)
+    return now.requested != wish.percent and now.effective != (now.requested or 0)
 
 
 def _settle(state: State, intent: Intent, service: Document, in_force: bool) -> State:
@@ -200,14 +231,19 @@ def _settle(state: State, intent: Intent, service: Document, in_force: bool) -> 
     return store.settled(state, release.DONE if in_force else release.HELD) if mine else state
 
 
-def _until(
-    service: Document, there: Callable[[ServiceStatus], bool], percent: int | None, ends: float, clock: Clock
-) -> Act[Document]:
-    """The service once it is there, once somebody has asked for another percentage, or when the time is up."""
-    while not there(service_status(service)) and manifests.percent(service) == percent and clock() < ends:
+def _until(wish: _Wish, service: Document, in_flight: bool, ends: float, clock: Clock) -> Act[Document]:
+    """The service once it is there, once somebody has asked for another percentage, or when the time is up.
+
+    `in_flight`: a status that agrees from the start is believed only after another event, or none for a while.
+    """
+    quiet = clock() + _SETTLED if in_flight else 0.0
+    while clock() < ends and manifests.percent(service) == wish.percent:
+        if wish.there(service_status(service)) and clock() >= quiet:
+            return service
+        seconds = max(0.05, min(_LOOK, ends - clock(), max(quiet - clock(), 0.0) or _LOOK))
+        changed: Any = yield from store.after(service, seconds)
         metadata = service["metadata"]
-        seconds = max(0.05, min(_LOOK, ends - clock()))
-        collection = k8s.inference_services(metadata["namespace"])
-        changed: Any = yield k8s.Change(collection, metadata["name"], metadata["resourceVersion"], seconds)
+        if changed is not None:
+            quiet = 0.0
         service = changed or (yield from store.both(metadata["name"], metadata["namespace"]))[0]
     return service

@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from kanary import errors, release
+from kanary import errors, manifests, release
 from kanary import kubernetes as k8s
 from kanary.errors import ApiError, InputError, KanaryError
+from kanary.kserve import standard
 from kanary.kubernetes import Act, Document
 from kanary.operations import Request
 from kanary.release import State
 
 LEASE_SECONDS = 60
+ROUTE_SECONDS = 0.5  # between two looks at an HTTPRoute
 _ATTEMPTS = 20
 
 
@@ -55,9 +57,54 @@ def reads(name: str, namespace: str) -> tuple[Request, Request]:
 
 
 def both(name: str, namespace: str) -> Act[tuple[Document, State]]:
-    """The InferenceService and what is remembered of it. Raises InputError where there is no such service."""
+    """The InferenceService and what is remembered of it. Raises InputError where there is no such service.
+
+    In Standard mode with what says where its traffic goes, as `seen` reads it.
+    """
     service, config_map = yield k8s.Together(reads(name, namespace))
-    return existing(service, name, namespace), release.parse(unpack(config_map))
+    found = yield from seen(existing(service, name, namespace))
+    return found, release.parse(unpack(config_map))
+
+
+def seen(service: Document) -> Act[Document]:
+    """`service`, in Standard mode with its HTTPRoute and its canary's pods under standard.ROUTE and standard.PODS.
+
+    The route is the predictor's, in a release that names it after the service (later than 0.20.0), else the service's.
+    """
+    if manifests.mode(service) != manifests.STANDARD:
+        return service
+    name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
+    asked = [k8s.read(k8s.http_routes(namespace, one)) for one in (f"{name}-predictor", name)]
+    entry = manifests.canary(service)
+    if entry is not None:
+        app = f"app=isvc.{standard.deployment(service, entry.get('predictor') or {})}"
+        asked.append(k8s.read(k8s.pods(namespace), labelSelector=app))
+    answers = yield k8s.Together(tuple(asked))
+    routes = [found for answer in answers[:2] if (found := _or_none(answer))]
+    pods = [found for answer in answers[2:] if (found := _or_none(answer))]
+    return service | {
+        standard.ROUTE: routes[0] if routes else {},
+        standard.PODS: (pods[0].get("items") or []) if pods else [],
+    }
+
+
+def after(service: Document, seconds: float) -> Act[Document | None]:
+    """The service after its next change, at most so many seconds later; None where it must be read again."""
+    metadata = service["metadata"]
+    if manifests.mode(service) == manifests.STANDARD:
+        seconds = min(seconds, ROUTE_SECONDS)  # a change of the HTTPRoute is no event of the InferenceService
+    collection = k8s.inference_services(metadata["namespace"])
+    changed = yield k8s.Change(collection, metadata["name"], metadata["resourceVersion"], seconds)
+    return None if changed is None else (yield from seen(changed))
+
+
+def _or_none(answer: Document | ApiError) -> Document | None:
+    """What could be read; None where there is none, the cluster knows no such kind, or it is not ours to see."""
+    if isinstance(answer, ApiError):
+        if answer.status in (403, 404):
+            return None
+        raise answer
+    return answer
 
 
 def write(state: State, name: str, namespace: str) -> Request:

@@ -85,9 +85,10 @@ class RunExecution:
 
     def cancel(self) -> None:
         """End what runs, start nothing more but exit tasks; `execute` then ends in CANCELED. Twice: exit tasks, too."""
-        if not self.attempts.cancelled:
-            self.records.save_run("CANCELING")
+        first = not self.attempts.cancelled
         self.attempts.stop()
+        if first:
+            self.records.save_run("CANCELING")
 
     async def _run_dag(self, found: Mapping[str, Any], dag: _Dag) -> _End:
         """Run the tasks of a DAG (component `found`) as their inputs become ready."""

@@ -136,11 +136,18 @@ def test_a_canary_is_steered_and_rolled_back(api: Kubernetes, namespace: str, ka
 def test_a_canary_is_promoted_and_taken_back_after_all(api: Kubernetes, namespace: str, kanary: Run) -> None:
     deployed(api, namespace, 1)
     deployed(api, namespace, 2, 10)
+    code, out, _ = kanary("promote", "m", "--dry-run")
+    assert code == 0
+    assert "way back  to v1 by a cold start" in out
+    assert '"canaryTrafficPercent": null' in out
+    assert json.loads(kanary("status", "m", "--json")[1])["requested"] == 10, "nothing was changed"
     code, out, _ = kanary("promote", "m")
-    assert (code, out) == (
-        0,
-        "traffic   m-predictor-00001 (v1) 90 %, m-predictor-00002 (v2) 10 %  ->  m-predictor-00002 (v2) 100 %\n",
-    )
+    assert code == 0
+    moved = "traffic   m-predictor-00001 (v1) 90 %, m-predictor-00002 (v2) 10 %  ->  m-predictor-00002 (v2) 100 %"
+    assert out.splitlines()[-1] == moved
+    code, out, _ = kanary("rollback", "m", "--dry-run")
+    assert code == 0
+    assert "m-predictor-00002 100 % -> m-predictor-00001 100 % (v1)" in out
     code, out, _ = kanary("rollback", "m", "--json")
     told = json.loads(out)
     assert (code, told["outcome"], told["from"]["version"], told["to"]) == (0, "done", "v2", "v1")

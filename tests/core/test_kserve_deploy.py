@@ -235,17 +235,6 @@ def test_a_deployment_stops_where_an_operator_acts_between_its_requests() -> Non
     assert manifests.model_digest(manifests.content(cluster.service)) == digest(1)
 
 
-def test_a_service_in_standard_mode_is_refused() -> None:
-    cluster = Cluster()
-    document = manifest(1)
-    document["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] = "RawDeployment"
-    cluster.send(Request("POST", path("m").rpartition("/")[0], body=document))
-    before = manifests.content(cluster.service)
-    with pytest.raises(KanaryError, match="mode Standard"):
-        start(cluster, 2)
-    assert manifests.content(cluster.service) == before
-
-
 @pytest.mark.parametrize("percent", [-5, 100, 400])
 def test_a_share_that_no_canary_can_have_is_refused(percent: int) -> None:
     with pytest.raises(InputError, match=f"{percent} is no share"):

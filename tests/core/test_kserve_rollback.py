@@ -310,6 +310,20 @@ def test_a_first_release_that_was_never_ready_cannot_be_rolled_back() -> None:
         rolled_back(cluster)
 
 
+def test_a_canary_that_took_everything_when_the_service_was_resumed_is_told_and_taken_back() -> None:
+    """Stopping deletes the revisions: the canary becomes 00001, the name that the history has for stable."""
+    cluster = during_a_canary()
+    for stopped in ("true", "false"):
+        body = {"metadata": {"annotations": {"serving.kserve.io/stop": stopped}}}
+        cluster.send(Request("PATCH", path("m"), body=body))
+        cluster.settle()
+    assert shares(cluster.service) == {"01": 100}
+    notes = "; ".join(cluster.run(steer.status("m", NAMESPACE)).notes)
+    assert "m-predictor-00001 was v1, and the spec holds another model" in notes
+    assert rolled_back(cluster).outcome == "done"
+    assert_restored(cluster)
+
+
 def test_two_releases_back_is_not_one_rollback_run_twice() -> None:
     cluster = after_a_promotion()
     deployed(cluster, 3, 10)

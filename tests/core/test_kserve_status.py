@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kanary.errors import KanaryError
-from kanary.kserve.status import ServiceStatus, require_knative, service_status
+from kanary.kserve.status import ServiceStatus, check_mode, service_status
 from kanary.release import Denial, Intent, Release, State
 
 Document = dict[str, Any]
@@ -144,13 +144,20 @@ def test_an_unfinished_rollback_is_told() -> None:
 
 
 @pytest.mark.parametrize("mode", ["Standard", "RawDeployment"])
-def test_standard_mode_is_seen_and_refused(mode: str) -> None:
+def test_standard_mode_is_seen_under_both_of_its_names(mode: str) -> None:
     document = service(None, "- - - -", mode=mode)
-    found = service_status(document)
-    assert (found.mode, [note.partition(":")[0] for note in found.notes]) == ("Standard", ["Standard mode"])
-    with pytest.raises(KanaryError, match="ns/m runs in KServe's mode Standard"):
-        require_knative(document)
+    check_mode(document)
+    assert service_status(document).mode == "Standard"
+
+
+def test_a_mode_that_nobody_drives_is_refused() -> None:
+    document = service(None, "- - - -", mode="ModelMesh")
+    assert service_status(document).notes == ("mode ModelMesh: its traffic is kubectl's to show and to steer",)
+    with pytest.raises(KanaryError, match="ns/m runs in KServe's mode ModelMesh"):
+        check_mode(document)
 
 
 def test_serverless_is_knative() -> None:
-    require_knative(service(None, "01 01 01 - | 01:100L", mode="Serverless"))
+    document = service(None, "01 01 01 - | 01:100L", mode="Serverless")
+    check_mode(document)
+    assert service_status(document).mode == "Knative"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from kanary.errors import KanaryError
 from kanary.release import Denial, Intent, Release, State
 
 
-def entry(number: int, run: str = "r", **more: str) -> Release:
+def entry(number: int, run: str = "r", **more: Any) -> Release:
     return Release(f"v{number}", f"s3://{number}", f"sha256:{number}", {"model": {"n": number}}, run, **more)
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import pytest
 import yaml
 
+from sandbox.engine import step
 from sandbox.engine.check import check
 from sandbox.engine.engine import Engine
 from sandbox.engine.records import paths
@@ -154,8 +155,13 @@ def run(engine: LiveEngine, compiled: Callable[[Any], dict[str, Any]], request: 
 
 
 @pytest.fixture
-def fresh_engine(tmp_path: Path) -> Iterator[Callable[[], LiveEngine]]:
-    """Starts engines on the same home, one after the other, as a restarted sandbox would."""
+def fresh_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], LiveEngine]]:
+    """Starts engines on the same home, one after the other, as a restarted sandbox would.
+
+    Their steps are of plain Python images: the other parents need not import torch each time.
+    """
+    for name in ("LIGHT_PRELOAD", "TORCH_PRELOAD"):
+        monkeypatch.setattr(step, name, step.BARE_PRELOAD)
     made: list[LiveEngine] = []
 
     def start() -> LiveEngine:

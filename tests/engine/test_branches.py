@@ -163,6 +163,7 @@ def test_one_of_gives_the_parameter_of_the_branch_that_ran(run: Runs) -> None:
         assert run(pipeline, which=which).output("chosen") == expected
 
 
+@pytest.mark.kfp_local_differs("it knows no OneOf of artifacts")
 def test_one_of_gives_the_artifact_of_the_branch_that_ran(run: Runs) -> None:
     @dsl.pipeline(name="one-of-artifacts")
     def pipeline(which: str) -> None:

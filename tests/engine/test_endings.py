@@ -134,6 +134,7 @@ def test_two_exit_handlers_each_have_their_own_status(run: Runs) -> None:
     assert (outputs["status-of"]["state"], outputs["status-of-2"]["state"]) == ("SUCCEEDED", "FAILED")
 
 
+@pytest.mark.kfp_local_differs("it fails where the output is not there")
 def test_a_task_that_ignores_upstream_failure_runs_with_its_default(run: Runs) -> None:
     @dsl.pipeline(name="ignores")
     def pipeline() -> None:

@@ -15,6 +15,7 @@ from tests.engine import steps
 Runs = Callable[..., Any]
 
 
+@pytest.mark.kfp_local_differs("it fails on null inside a list")
 def test_every_type_comes_out_as_it_went_in(run: Runs) -> None:
     @dsl.pipeline(name="types")
     def pipeline(i: int, f: float, b: bool, s: str, items: list, entries: dict) -> None:  # type: ignore[type-arg]
@@ -32,6 +33,7 @@ def test_every_type_comes_out_as_it_went_in(run: Runs) -> None:
     assert outputs["truth"] is False
 
 
+@pytest.mark.kfp_local_differs("it fails on null inside a dict")
 def test_types_inside_a_dict_are_kept(run: Runs) -> None:
     @dsl.pipeline(name="inside")
     def pipeline(value: dict) -> None:  # type: ignore[type-arg]
@@ -51,6 +53,7 @@ def test_defaults_of_components_and_pipelines_apply(run: Runs) -> None:
     assert run(pipeline, value="given").outputs()["defaulted-2"] == "given 1"
 
 
+@pytest.mark.kfp_local_differs("it fails where an optional parameter of the pipeline is not set")
 def test_an_optional_input_that_nobody_set_is_not_there(run: Runs) -> None:
     @dsl.pipeline(name="optional")
     def pipeline(value: Optional[str] = None) -> None:  # noqa: UP045
@@ -61,6 +64,7 @@ def test_an_optional_input_that_nobody_set_is_not_there(run: Runs) -> None:
     assert run(pipeline, value="something").outputs()["optional-2"] == "something"
 
 
+@pytest.mark.kfp_local_differs("it fails where an optional parameter of the pipeline is not set")
 def test_an_optional_input_goes_through_a_nested_pipeline(run: Runs) -> None:
     @dsl.pipeline(name="inner")
     def inner(value: Optional[str] = None, other: str = "inner default") -> None:  # noqa: UP045
@@ -198,7 +202,7 @@ def test_strings_are_put_together_from_outputs_of_every_type(run: Runs) -> None:
 
 
 def test_environment_variables_are_set_for_their_step_alone(run: Runs) -> None:
-    @dsl.pipeline(name="environment")
+    @dsl.pipeline(name="variables")
     def pipeline() -> None:
         steps.environment(name="COLOUR").set_env_variable("COLOUR", "green")
         steps.environment(name="COLOUR")

@@ -45,7 +45,7 @@ def test_impossible_resources_are_refused_and_the_old_file_stays(tmp_path: Path,
     before = (tmp_path / "training.yaml").read_bytes()
     assert compilation.main(["--out", str(tmp_path), *options]) == 2
     assert (tmp_path / "training.yaml").read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["training.yaml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rollout.yaml", "training.yaml"]
 
 
 def test_steps_that_reach_outside_are_never_cached(tmp_path: Path) -> None:
@@ -54,6 +54,18 @@ def test_steps_that_reach_outside_are_never_cached(tmp_path: Path) -> None:
     cached = {name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")}
     assert cached.isdisjoint({"ingest", "validate", "package"})
     assert "train" in cached
+
+
+def test_what_moves_traffic_is_never_cached(tmp_path: Path) -> None:
+    compiled(tmp_path)
+    for name in ("rollout", "training"):
+        spec = next(iter(yaml.safe_load_all((tmp_path / f"{name}.yaml").read_text(encoding="utf-8"))))
+        dags = [spec["root"], *spec["components"].values()]
+        tasks = {key: task for dag in dags for key, task in dag.get("dag", {}).get("tasks", {}).items()}
+        acting = {key: task for key, task in tasks.items() if key.partition("-")[0] in ("fetch", "deploy", "rollout")}
+        assert {"deploy", "rollout"} <= acting.keys()
+        for key, task in acting.items():
+            assert not task.get("cachingOptions", {}).get("enableCache"), (name, key)
 
 
 def test_check_tells_what_is_missing_stale_or_true(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
