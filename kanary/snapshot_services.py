@@ -11,6 +11,8 @@ from kanary import release
 from kanary.errors import KanaryError
 from kanary.kserve.status import ServiceStatus, service_status
 from kanary.release import Document, State
+from kanary.rollout import record as records
+from kanary.rollout.record import Record
 from kanary.snapshot import Snapshot
 
 CONFIG_MAPS = "app.kubernetes.io/managed-by=kanary"  # label selector
@@ -29,6 +31,12 @@ class Service:
     created_at: datetime | None = None
     canary_since: datetime | None = None
     problem: str = ""
+    rollout: Record | None = None  # the one under way, or the last
+
+    @property
+    def under_way(self) -> Record | None:
+        """The rollout that goes on now."""
+        return self.rollout if self.rollout is not None and not self.rollout.outcome else None
 
     @property
     def key(self) -> str:
@@ -70,9 +78,10 @@ def joined(
 
 def read_service(document: Document, config_map: Document | None) -> Service:
     """One service; what cannot be read is said, not raised: one broken object must not hide the others."""
-    problem, state = "", State()
+    problem, state, rollout = "", State(), None
     try:
         state = release.parse(config_map)
+        rollout = records.find(state)
     except KanaryError as error:
         problem = error.message
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -84,7 +93,7 @@ def read_service(document: Document, config_map: Document | None) -> Service:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         status, problem = _bare(document), f"Its status is not what KServe writes: {error!r}"
     created = moment((document.get("metadata") or {}).get("creationTimestamp"))
-    return Service(status, state, document, created, _canary_since(status, state), problem)
+    return Service(status, state, document, created, _canary_since(status, state), problem, rollout)
 
 
 def moment(text: Any) -> datetime | None:

@@ -16,6 +16,7 @@ from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Footer
 
 from kanary import release
+from kanary.release import Release
 from kanary.snapshot import Snapshot, poll
 from kanary.snapshot_hub import EVENTS, METRICS, SERVICES, Hub
 from kanary.snapshot_metrics import POINTS, Course, Metrics, Point
@@ -28,7 +29,7 @@ from tui.graph import chart, latency, percent, rate, share_bar
 from tui.header import Header
 from tui.log_pane import LogPane, Tail
 from tui.look import Spans, clock_time, state_sign, styled, styles
-from tui.service_acts import ServiceActs, short
+from tui.service_acts import ServiceActs, rollout_lines, short
 from tui.still import StillText
 from tui.table import Cell, Column, KeyedTable, Row
 
@@ -82,6 +83,7 @@ def facts(service: Service | None, now: datetime) -> list[Spans]:
     ]
     if status.act:
         lines.append([("last act  ", "dim"), (f"{one_line(status.act)}, {one_line(status.since)}", "")])
+    lines += rollout_lines(service)
     problems = [service.problem, status.failure, *status.notes]
     return lines + [[(f"! {one_line(text)}", "warn")] for text in problems if text]
 
@@ -190,7 +192,7 @@ class ServiceScreen(Screen[None], ServiceActs):
     BINDINGS = bindings("services", "service")
     DEFAULT_CSS = """
     ServiceScreen > Static { text-wrap: nowrap; text-overflow: ellipsis; }
-    ServiceScreen > #facts { height: auto; max-height: 6; padding: 0 1; }
+    ServiceScreen > #facts { height: auto; max-height: 8; padding: 0 1; }
     ServiceScreen > #revisions { height: auto; min-height: 3; max-height: 8; }
     ServiceScreen > #panes { height: 1; padding: 0 1; background: $panel; }
     ServiceScreen > ContentSwitcher { height: 1fr; }
@@ -243,6 +245,14 @@ class ServiceScreen(Screen[None], ServiceActs):
 
     def the_service(self) -> Service | None:
         return (self.hub.services.value or {}).get(self._key)
+
+    def chosen_release(self) -> Release | None:
+        """The one under the cursor of the history, where that is looked at."""
+        service, chosen = self.the_service(), self._history_table.selected
+        if service is None or chosen is None or not self._history_table.has_focus:
+            return None
+        history = service.state.history
+        return history[int(chosen)] if int(chosen) < len(history) else None
 
     def changed(self, name: str) -> None:
         """A source of the monitor has a new snapshot."""

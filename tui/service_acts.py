@@ -15,11 +15,11 @@ from textual.widget import Widget
 from kanary.errors import KanaryError
 from kanary.kserve import decide
 from kanary.kserve.status import ServiceStatus
-from kanary.release import Intent
+from kanary.release import Intent, Release
 from kanary.snapshot_hub import Hub
 from kanary.snapshot_services import Service
 from kanary.text import duration, one_line, shortened
-from tui.dialog import Dialog, Field, Lines, Question
+from tui.dialog import Act, Dialog, Field, Lines, Question
 from tui.graph import rate, share_bar
 from tui.look import Spans
 
@@ -37,12 +37,16 @@ class ServiceActs(Widget):
     def the_service(self) -> Service | None:
         raise NotImplementedError
 
+    def chosen_release(self) -> Release | None:
+        """The release to go back to, where one was chosen; None for the stable one."""
+        return None
+
     def act_rollback(self) -> None:
-        service = self._service("Roll back")
+        service, chosen = self._service("Roll back"), self.chosen_release()
         if service is None:
             return
         try:
-            plan = decide.plan(service.document, service.state, "you", "", "")
+            plan = decide.plan(service.document, service.state, "you", "", "", chosen)
         except KanaryError as error:
             self._refuse("Roll back", f"{error.message} {error.hint}")
             return
@@ -51,7 +55,7 @@ class ServiceActs(Widget):
             return
         intent = plan.intent
         question = Question(
-            f"Roll back {service.status.name}?",
+            f"Roll back {service.status.name}{f' to {chosen.version or chosen.digest}' if chosen else ''}?",
             lambda typed: rollback_lines(service, intent, plan.resumed),
             "Roll back",
             (REASON,),
@@ -61,7 +65,8 @@ class ServiceActs(Widget):
         )
 
         async def act(typed: dict[str, str], say: Say) -> str:
-            return await roll_back(self.hub, service, typed["reason"], intent.bad, say)
+            to = chosen.digest if chosen else ""
+            return await roll_back(self.hub, service, typed["reason"], to, intent.bad, say)
 
         self.app.push_screen(Dialog(question, act))
 
@@ -131,6 +136,50 @@ class ServiceActs(Widget):
 
         self.app.push_screen(Dialog(question, act))
 
+    def act_hold(self) -> None:
+        service = self._service("Pause")
+        rollout = service.under_way if service else None
+        if service is None or rollout is None:
+            if service is not None:
+                self._refuse("Pause", f"No rollout of {service.status.name} is under way.")
+            return
+        what = "Let it go on" if rollout.paused else "Pause"
+        effect = "It goes on with its steps." if rollout.paused else "The split stays as it is; the brake stays on."
+
+        async def act(typed: dict[str, str], say: Say) -> str:
+            from kanary.rollout import acts
+
+            api = await self.hub.connections.kubernetes()
+            said = acts.resume if rollout.paused else acts.pause
+            await api.call(said(service.status.name, service.status.namespace, typed["reason"], time.time()))
+            return f"the rollout of {service.status.name} {'goes on' if rollout.paused else 'is paused'}"
+
+        self._tell_rollout(service, f"{what}: the rollout of {service.status.name}?", what, effect, act)
+
+    def act_approve(self) -> None:
+        service = self._service("Approve")
+        if service is None:
+            return
+        if service.under_way is None:
+            self._refuse("Approve", f"No rollout of {service.status.name} is under way.")
+            return
+
+        async def act(typed: dict[str, str], say: Say) -> str:
+            from kanary.rollout import acts
+
+            api = await self.hub.connections.kubernetes()
+            await api.call(acts.approve(service.status.name, service.status.namespace, typed["reason"], time.time()))
+            return f"the step of {service.status.name} is approved"
+
+        effect = "The step that waits for a person may pass."
+        self._tell_rollout(service, f"Approve: the rollout of {service.status.name}?", "Approve", effect, act)
+
+    def _tell_rollout(self, service: Service, title: str, go: str, effect: str, act: Act) -> None:
+        def lines(typed: dict[str, str]) -> Lines:
+            return [*rollout_lines(service), [], [(effect, "")]]
+
+        self.app.push_screen(Dialog(Question(title, lines, go, (REASON,), self._type_name(service)), act))
+
     def _service(self, verb: str) -> Service | None:
         service = self.the_service()
         if service is None:
@@ -158,6 +207,25 @@ class ServiceActs(Widget):
 
 
 # ---- what the dialogs say
+
+
+def rollout_lines(service: Service) -> list[Spans]:
+    """How far its rollout is, what it waits for, and the judge's verdict in its sentence."""
+    rollout = service.rollout
+    if rollout is None:
+        return []
+    ended = f"{rollout.outcome} {rollout.ended}" if rollout.outcome else "paused" if rollout.paused else rollout.phase
+    lines: list[Spans] = [
+        [("rollout   ", "dim"), (f"{rollout.percent} %, {one_line(ended)}", "canary"),
+         (f"   {one_line(rollout.version)}, by {one_line(rollout.who) or '-'}", "dim")],
+    ]  # fmt: skip
+    if rollout.waits and not rollout.outcome:
+        lines.append([("waits     ", "dim"), (one_line(rollout.waits), "")])
+    if rollout.sentence:
+        lines.append([("judge     ", "dim"), (one_line(rollout.sentence), "info")])
+    if rollout.problem and not rollout.outcome:
+        lines.append([(f"! {one_line(rollout.problem)}", "warn")])
+    return lines
 
 
 def short(status: ServiceStatus, revision: str) -> str:
@@ -265,7 +333,7 @@ def _no_share(text: str) -> str:
 # ---- the rollback
 
 
-async def roll_back(hub: Hub, service: Service, reason: str, bad: Sequence[str], say: Say) -> str:
+async def roll_back(hub: Hub, service: Service, reason: str, to: str, bad: Sequence[str], say: Say) -> str:
     """Rolls back, tells each step and when the last request has gone to what it is taken from. Gives the last word."""
     from kanary.kserve import rollback as brake
 
@@ -282,7 +350,7 @@ async def roll_back(hub: Hub, service: Service, reason: str, bad: Sequence[str],
             quiet = asyncio.create_task(tell_last_request(hub, status, bad, say))
 
     try:
-        done = await api.call(brake.rollback(status.name, status.namespace, reason, on_progress=tell))
+        done = await api.call(brake.rollback(status.name, status.namespace, reason, to=to, on_progress=tell))
         if quiet is not None:
             await quiet
     finally:

@@ -121,7 +121,8 @@ def row(now: Line, moment: datetime) -> Row:
     if errors and errors > 0.05:
         error_style = "bold bad"
     since = service.canary_since
-    notes = [service.problem, status.failure, *status.notes]
+    verdict = service.under_way.sentence if service.under_way else ""
+    notes = [service.problem, status.failure, verdict, *status.notes]
     return (
         state_cell(service),
         Cell(f"{status.namespace}/{status.name}" if now.everywhere else status.name),

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from starlette.responses import PlainTextResponse
 
+from kanary.rollout import record as records
+from kanary.rollout.record import Record
 from tests.core.fake_kubernetes import FakeKubernetes, serving
 from tests.kubernetes.server import start, stop
 from tests.tui import rig
-from tests.tui.cluster import FakePrometheus, Namespace, kubeconfig, new_namespace
+from tests.tui.cluster import FakePrometheus, Namespace, kubeconfig, new_namespace, remembered
 from tests.tui.rig import SIZE, column, flat, loaded, picture, sees, table, text, until
 from tui.app import Monitor
 from tui.dialog import Dialog
@@ -300,6 +302,49 @@ async def test_a_protected_context_has_the_services_name_typed(make: Callable[..
         await pilot.pause()
         await pilot.press(*"churn", "enter", "enter")
         await sees(pilot, "✓ traffic is")
+
+
+async def test_a_rollout_tells_how_far_it_is_and_is_paused_and_let_go_on(
+    make: Callable[..., Monitor], space: Namespace
+) -> None:
+    space.put("churn", 20)
+    said = {"phase": "baking", "sentence": "The canary [b]errs[/b] no more than stable.", "waits": "enough requests"}
+    rollout = Record("r1", "v2", "sha256:2", "churn-predictor-00002", "churn-predictor-00001", {}, who="ada", **said)  # type: ignore[arg-type]
+    space.remember("churn", records.put(remembered("churn"), rollout))
+    async with make().run_test(size=(120, 40), notifications=True) as pilot:
+        await pilot.press("2")
+        await until(pilot, loaded(pilot, TABLE))
+        await pilot.press("enter")
+        await sees(pilot, "The canary [b]errs[/b] no more than stable.")
+        assert "enough requests" in picture(pilot)
+        for paused in (True, False):
+            await pilot.press("H")
+            await sees(pilot, "the rollout of churn?")
+            await pilot.press("right", "enter")
+            await until(pilot, lambda: isinstance(pilot.app.screen, ServiceScreen))
+            await until(pilot, lambda: ("0 %, paused" in picture(pilot)) == paused)  # noqa: B023
+        await pilot.press("A")
+        await sees(pilot, "Approve: the rollout of churn?")
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: "✗" in picture(pilot) and isinstance(pilot.app.screen, Dialog))
+
+
+async def test_a_release_of_the_history_is_gone_back_to_from_its_row(
+    make: Callable[..., Monitor], space: Namespace
+) -> None:
+    space.put("churn", 20)
+    space.remember("churn")
+    async with make().run_test(size=(120, 40), notifications=True) as pilot:
+        await pilot.press("2")
+        await until(pilot, loaded(pilot, TABLE))
+        await pilot.press("H")
+        await sees(pilot, "No rollout of churn is under way")
+        await pilot.press("enter", "tab")
+        await sees(pilot, "why 1")
+        await pilot.press("enter", "j", "R")
+        await sees(pilot, "Roll back churn to v1?")
+        assert "the content of v1" in picture(pilot)
+        await pilot.press("escape")
 
 
 # ---- servers that do not do what they should
