@@ -10,7 +10,7 @@ from dataclasses import replace
 from kanary.judge import evidence as ledger
 from kanary.judge import verdict as verdicts
 from kanary.judge.counters import Counters, Counting, Counts, Scrape, observe
-from kanary.judge.evidence import CLASSES, SPLIT, Evidence, Portfolio
+from kanary.judge.evidence import Evidence
 from kanary.judge.verdict import NEED_DATA, PAUSE, PROMOTE, ROLLBACK, Verdict
 from kanary.rollout import record as records
 from kanary.rollout import tally as tallies
@@ -85,30 +85,8 @@ def approved(record: Record, share: float) -> Record:
     """`record` once a person has let the finding pass for which the judge paused: it is not judged any more."""
     if not record.evidence:
         return record
-    known = Evidence.from_json(record.evidence)
-    found = verdicts.rejected(known)
-    if CLASSES in found and bool(found[CLASSES]):
-        known = _without_classes(known)
-    if bool(found[SPLIT]):
-        # A split that is not random request by request gives the judge what a sticky one does.
-        silent = Portfolio(known.against[SPLIT].log * 0.0, known.against[SPLIT].weights)
-        known = replace(known, sticky=True, against={**known.against, SPLIT: silent})
+    known = verdicts.approved(Evidence.from_json(record.evidence))
     return _told(replace(record, evidence=known.to_json()), verdicts.verdict(known, share))
-
-
-def _without_classes(known: Evidence) -> Evidence:
-    """`known` as if predictions by class had never been judged."""
-    kept = [index for index, stream in enumerate(known.streams) if stream.family != CLASSES]
-    return replace(
-        known,
-        margins=replace(known.margins, classes=None),
-        classes=(),
-        streams=tuple(known.streams[index] for index in kept),
-        tallies=known.tallies[..., kept, :],
-        against={name: part for name, part in known.against.items() if name != CLASSES},
-        within=Portfolio(known.within.log[..., kept], known.within.weights[..., kept, :]),
-        spread=known.spread[..., kept, :],
-    )
 
 
 def _share(record: Record, reading: Reading) -> float | None:
