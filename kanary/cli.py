@@ -26,6 +26,7 @@ Command = Callable[[argparse.ArgumentParser], Action]
 
 _SERVER = ("kfp_endpoint", "namespace", "home", "token_file", "cookie_file", "timeout")
 _CHANGES = (*_SERVER, "readonly")
+_MONITOR = (*_CHANGES, "kubeconfig", "context", "prometheus_url", "readonly_contexts", "protected_contexts")
 _CLUSTER = ("kubeconfig", "context", "namespace", "home", "timeout")
 _COUNTS = (*_CLUSTER, "prometheus_url")
 
@@ -42,7 +43,8 @@ class Verb:
 
 
 VERBS = {
-    "monitor": Verb("tui.app:monitor", "watch runs in the terminal (what plain `kanary` does)", "", _CHANGES),
+    "monitor": Verb("tui.app:monitor", "watch and steer runs and services in the terminal (what plain `kanary` does)",
+                    "", _MONITOR),
     "up": Verb("kanary.commands.sandbox:up", "start the sandbox", "sandbox", ("home",), passes_on=True),
     "down": Verb("kanary.commands.sandbox:down", "stop the sandbox", "sandbox", ("home",), passes_on=True),
     "logs": Verb("kanary.commands.sandbox:logs", "show the sandbox's own logs", "sandbox", ("home",)),

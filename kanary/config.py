@@ -46,6 +46,8 @@ class Config:
     readonly: bool
     context: str
     prometheus_url: str
+    readonly_contexts: str  # patterns of contexts' names, commas between them: read-only there
+    protected_contexts: str  # the same: whoever changes something there has to type its name
     kubeconfig: str  # one path, or several with os.pathsep between them, as KUBECONFIG has them
     sources: Mapping[str, Source] = field(compare=False)
 
@@ -162,6 +164,22 @@ SETTINGS = (  # `home` first: the others may depend on it
         default=False,
     ),
     Setting("context", "--context", "KANARY_CONTEXT", _text, "a context's name", "context of the kubeconfig"),
+    Setting(
+        "readonly_contexts",
+        "--readonly-contexts",
+        "KANARY_READONLY_CONTEXTS",
+        _text,
+        "contexts' names, with * and ?, commas between them",
+        "contexts that are read-only in the monitor, such as 'prod-*'",
+    ),
+    Setting(
+        "protected_contexts",
+        "--protected-contexts",
+        "KANARY_PROTECTED_CONTEXTS",
+        _text,
+        "contexts' names, with * and ?, commas between them",
+        "contexts where the monitor has a name typed before a change",
+    ),
     Setting("prometheus_url", "--prometheus", "KANARY_PROMETHEUS_URL", _url, _URL, "Prometheus"),
     Setting(
         "kubeconfig",

@@ -172,18 +172,70 @@ def find_run(text: str, *, namespace: str = "") -> Operation[str]:
     )
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a run was started from: the pipeline's own text where the server gives it, else the version it names."""
+
+    spec: Mapping[str, Any]
+    platform_spec: Mapping[str, Any] | None
+    version: Mapping[str, Any] | None  # {pipeline_id, pipeline_version_id}
+    parameters: Mapping[str, Any]
+    pipeline_root: str
+    service_account: str
+    experiment_name: str
+
+
+def get_origin(run_id: str) -> Operation[Origin]:
+    """What it takes to start the same again. ApiError(404) where there is no such run."""
+    answer = yield Request("GET", f"{API}/runs/{_segment(run_id)}", {"view": "FULL"})
+    document = answer if isinstance(answer, dict) else {}
+    spec, version = document.get("pipeline_spec"), document.get("pipeline_version_reference")
+    platform = spec.get("platform_spec") if isinstance(spec, dict) else None
+    inner = spec.get("pipeline_spec") if isinstance(spec, dict) else None
+    spec = inner if isinstance(inner, dict) else spec
+    whole = isinstance(spec, dict) and isinstance(spec.get("root"), dict)
+    if not whole and not isinstance(version, dict):
+        raise ApiError("The server does not say of which pipeline this run is.", "Submit the compiled pipeline itself.")
+    config = document.get("runtime_config")
+    config = config if isinstance(config, dict) else {}
+    parameters = config.get("parameters")
+    return Origin(
+        spec=spec if isinstance(spec, dict) and whole else {},
+        platform_spec=platform if isinstance(platform, dict) and platform else None,
+        version=version if isinstance(version, dict) else None,
+        parameters=parameters if isinstance(parameters, dict) else {},
+        pipeline_root=str(config.get("pipeline_root") or ""),
+        service_account=str(document.get("service_account") or ""),
+        experiment_name=(yield from _experiment_name(document.get("experiment_id"))),
+    )
+
+
+def _experiment_name(experiment_id: Any) -> Operation[str]:
+    if not isinstance(experiment_id, str) or not experiment_id:
+        return ""
+    try:
+        answer = yield Request("GET", f"{API}/experiments/{_segment(experiment_id)}")
+        return read_experiment(answer).name
+    except ApiError:
+        return ""  # deleted meanwhile, or not ours to see: the default one will do
+
+
 def create_run(
     spec: Mapping[str, Any],
     *,
     name: str,
     parameters: Mapping[str, Any] | None = None,
     platform_spec: Mapping[str, Any] | None = None,
+    version: Mapping[str, Any] | None = None,
     experiment_id: str = "",
     pipeline_root: str = "",
     service_account: str = "",
     description: str = "",
 ) -> Operation[Run]:
-    """Starts a run of a compiled pipeline. `parameters` have the types that the spec declares."""
+    """Starts a run of a compiled pipeline, or of a `version` that the server knows (its reference, as a run has it).
+
+    `parameters` have the types that the spec declares.
+    """
     config: dict[str, Any] = {"parameters": dict(parameters or {})}
     if pipeline_root:
         config["pipeline_root"] = pipeline_root
@@ -191,12 +243,17 @@ def create_run(
         "display_name": name,
         "description": description,
         "experiment_id": experiment_id,
-        "pipeline_spec": {"pipeline_spec": spec, "platform_spec": platform_spec} if platform_spec else spec,
+        "pipeline_version_reference": dict(version) if version else "",
+        "pipeline_spec": "" if version else _whole(spec, platform_spec),
         "runtime_config": config,
         "service_account": service_account,
     }
     answer = yield Request("POST", f"{API}/runs", body={key: value for key, value in body.items() if value != ""})
     return read_run(answer)
+
+
+def _whole(spec: Mapping[str, Any], platform_spec: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return {"pipeline_spec": spec, "platform_spec": platform_spec} if platform_spec else spec
 
 
 def terminate_run(run_id: str) -> Operation[None]:

@@ -19,8 +19,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kanary.config import Config
 from kanary.errors import ConfigError
 
@@ -132,17 +130,26 @@ def from_files(paths: list[Path], context: str = "") -> Access:
 def _read(path: Path, optional: bool) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        # The sandbox's and many tools' are JSON, which is read fifty times faster.
-        document = json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
+        # The sandbox's and many tools' are JSON, which is read fifty times faster, and needs no yaml.
+        document = json.loads(text) if text.lstrip().startswith("{") else _yaml(text)
     except FileNotFoundError as error:
         if optional:
             return {}
         raise ConfigError(f"The kubeconfig {path} does not exist.", "Set KUBECONFIG or --kubeconfig.") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"The kubeconfig {path} cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{path} is no kubeconfig.", "Set KUBECONFIG or --kubeconfig to one.")
     return document
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
 
 
 def _absolute(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -28,6 +28,8 @@ Document = dict[str, Any]
 
 MERGE_PATCH, JSON_PATCH = "application/merge-patch+json", "application/json-patch+json"
 SELF_REVIEW = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+ACCESS_REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+HARMLESS = frozenset({SELF_REVIEW, ACCESS_REVIEW})  # created to be answered, never stored
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ Act: TypeAlias = Generator[Step, Any, T]
 
 
 def inference_services(namespace: str, name: str = "") -> str:
-    """The path of a namespace's InferenceServices, or of one."""
+    """The path of a namespace's InferenceServices ("": of all namespaces'), or of one."""
     return _path("/apis/serving.kserve.io/v1beta1", namespace, "inferenceservices", name)
 
 
@@ -80,14 +82,27 @@ def revisions(namespace: str, name: str = "") -> str:
     return _path("/apis/serving.knative.dev/v1", namespace, "revisions", name)
 
 
+def leases(namespace: str, name: str = "") -> str:
+    """The path of a namespace's Leases, or of one."""
+    return _path("/apis/coordination.k8s.io/v1", namespace, "leases", name)
+
+
+def events(namespace: str) -> str:
+    """The path of a namespace's Events."""
+    return _path("/api/v1", namespace, "events", "")
+
+
 def pods(namespace: str, name: str = "") -> str:
     """The path of a namespace's Pods, or of one."""
     return _path("/api/v1", namespace, "pods", name)
 
 
-def leases(namespace: str, name: str = "") -> str:
-    """The path of a namespace's Leases, or of one."""
-    return _path("/apis/coordination.k8s.io/v1", namespace, "leases", name)
+def log(namespace: str, pod: str, *, container: str = "", tail: int = 0, follow: bool = False) -> Request:
+    """The request whose body is a pod's log, the newest `tail` lines of it, or all."""
+    params = {"container": container} if container else {}
+    params |= {"tailLines": str(tail)} if tail else {}
+    params |= {"follow": "true"} if follow else {}
+    return Request("GET", f"{pods(namespace, pod)}/log", params)
 
 
 def read(path: str, **params: str) -> Request:
@@ -133,15 +148,7 @@ class Kubernetes:
         self.access = entered
         self._readonly = readonly
         self._timeout = timeout
-        self._http = httpx.Client(
-            base_url=entered.url,
-            verify=entered.tls,
-            timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
-            # An operator who watches for minutes must not pay for new connections when it matters.
-            limits=httpx.Limits(keepalive_expiry=60.0),
-            proxy=entered.proxy or None,
-            trust_env=not _is_local(entered.url),
-        )
+        self._http = httpx.Client(**client_options(entered, timeout))
         self._threads: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Kubernetes:
@@ -173,18 +180,15 @@ class Kubernetes:
 
     def events(self, collection: str, resource_version: str, seconds: float, name: str = "") -> Iterator[Document]:
         """The events ({type, object}) of a collection, or of one object in it, for so long."""
-        params = {"watch": "true", "timeoutSeconds": str(max(1, math.ceil(seconds)))}
-        params |= {"resourceVersion": resource_version}
-        params |= {"fieldSelector": f"metadata.name={name}"} if name else {}
-        request = Request("GET", collection, params)
+        request = Request("GET", collection, watching(resource_version, seconds, name))
         limit = httpx.Timeout(self._timeout, read=max(seconds, 0.05))
         with (
-            _transport_errors(self.access),
-            self._http.stream(**self._arguments(request), timeout=limit) as response,
+            transport_errors(self.access),
+            self._http.stream(**arguments(self.access, request), timeout=limit) as response,
         ):
             if response.status_code != 200:
                 response.read()
-                self._refuse(request, response)
+                refuse(self.access, request, response)
             yield from (json.loads(line) for line in response.iter_lines() if line)
 
     def _take(self, step: Step) -> Any:
@@ -193,7 +197,7 @@ class Kubernetes:
         if isinstance(step, Change):
             return self._changed(step)
         for request in step.requests:
-            self._allow(request)
+            allow(self.access, request, self._readonly)
         if self._threads is None:
             self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="kubernetes")
         return list(self._threads.map(self._tried, step.requests))
@@ -213,52 +217,12 @@ class Kubernetes:
         return None
 
     def _send(self, request: Request) -> Document:
-        self._allow(request)
-        with _transport_errors(self.access):
-            response = self._http.request(**self._arguments(request))
+        allow(self.access, request, self._readonly)
+        with transport_errors(self.access):
+            response = self._http.request(**arguments(self.access, request))
             if response.status_code == 401 and self.access.credentials.forget():
-                response = self._http.request(**self._arguments(request))
-        if not 200 <= response.status_code < 300:
-            self._refuse(request, response)
-        try:
-            answer: Document = response.json()
-        except ValueError:
-            raise ApiError(
-                f"{self.access.url} answered {request.method} {request.path} with something that is not JSON.",
-                f"Is it a Kubernetes API? It is the server of the kubeconfig {self.access.source}.",
-            ) from None
-        return answer
-
-    def _allow(self, request: Request) -> None:
-        if self._readonly and request.changes and request.path != SELF_REVIEW:
-            raise KanaryError(
-                f"Read-only: {request.method} {request.path} was not sent to {self.access.url}.",
-                "Take away --readonly, KANARY_READONLY or `readonly` in the configuration file to allow it.",
-            )
-
-    def _arguments(self, request: Request) -> dict[str, Any]:
-        headers = {"Accept": "application/json"}
-        if authorization := self.access.credentials.header():
-            headers["Authorization"] = authorization
-        found: dict[str, Any] = {"method": request.method, "url": request.path, "params": request.params}
-        if request.body is not None:
-            headers["Content-Type"] = _content_type(request)
-            found["content"] = json.dumps(request.body, separators=(",", ":")).encode()
-        if self.access.server_name:
-            found["extensions"] = {"sni_hostname": self.access.server_name}
-        return found | {"headers": headers}
-
-    def _refuse(self, request: Request, response: httpx.Response) -> NoReturn:
-        try:
-            said = response.json().get("message")
-        except (ValueError, AttributeError):
-            said = None
-        reason = f": {shortened(one_line(said), 500)}" if isinstance(said, str) and said else ""
-        raise ApiError(
-            f"The Kubernetes API answered {request.method} {request.path} with {response.status_code}{reason}",
-            _hint(response.status_code, self.access),
-            status=response.status_code,
-        )
+                response = self._http.request(**arguments(self.access, request))
+        return decoded(self.access, request, response)
 
 
 def connect(config: Config) -> Kubernetes:
@@ -266,7 +230,81 @@ def connect(config: Config) -> Kubernetes:
     return Kubernetes(access(config), timeout=config.timeout, readonly=config.readonly)
 
 
+def allow(entered: Access, request: Request, readonly: bool) -> None:
+    """Raises KanaryError for a change where nothing may be changed."""
+    if readonly and request.changes and request.path not in HARMLESS:
+        raise KanaryError(
+            f"Read-only: {request.method} {request.path} was not sent to {entered.url}.",
+            "Take away --readonly, KANARY_READONLY or `readonly` in the configuration file to allow it.",
+        )
+
+
+def client_options(entered: Access, timeout: float) -> dict[str, Any]:
+    """What an httpx client of this API server is made with."""
+    return {
+        "base_url": entered.url,
+        "verify": entered.tls,
+        "timeout": httpx.Timeout(timeout, connect=min(timeout, 5.0)),
+        # An operator who watches for minutes must not pay for new connections when it matters.
+        "limits": httpx.Limits(keepalive_expiry=60.0),
+        "proxy": entered.proxy or None,
+        "trust_env": not _is_local(entered.url),
+    }
+
+
+def arguments(entered: Access, request: Request) -> dict[str, Any]:
+    """The request as httpx takes it, credentials included; these may run the kubeconfig's exec plugin."""
+    headers = {"Accept": "application/json"}
+    if authorization := entered.credentials.header():
+        headers["Authorization"] = authorization
+    found: dict[str, Any] = {"method": request.method, "url": request.path, "params": request.params}
+    if request.body is not None:
+        headers["Content-Type"] = _content_type(request)
+        found["content"] = json.dumps(request.body, separators=(",", ":")).encode()
+    if entered.server_name:
+        found["extensions"] = {"sni_hostname": entered.server_name}
+    return found | {"headers": headers}
+
+
+def watching(resource_version: str, seconds: float, name: str = "") -> dict[str, str]:
+    """The parameters of a watch of a collection, or of one object in it, for so long."""
+    params = {"watch": "true", "timeoutSeconds": str(max(1, math.ceil(seconds))), "resourceVersion": resource_version}
+    return params | ({"fieldSelector": f"metadata.name={name}"} if name else {})
+
+
+def decoded(entered: Access, request: Request, response: httpx.Response) -> Document:
+    """The JSON of an answer. Raises ApiError for a refusal, and for what is no JSON object."""
+    if not 200 <= response.status_code < 300:
+        refuse(entered, request, response)
+    try:
+        found = response.json()
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ApiError(
+            f"{entered.url} answered {request.method} {request.path} with something that is not JSON.",
+            f"Is it a Kubernetes API? It is the server of the kubeconfig {entered.source}.",
+        )
+    return found
+
+
+def refuse(entered: Access, request: Request, response: httpx.Response) -> NoReturn:
+    """Raises what a refusal means."""
+    try:
+        said = response.json().get("message")
+    except (ValueError, AttributeError):
+        said = None
+    reason = f": {shortened(one_line(said), 500)}" if isinstance(said, str) and said else ""
+    raise ApiError(
+        f"The Kubernetes API answered {request.method} {request.path} with {response.status_code}{reason}",
+        _hint(response.status_code, entered),
+        status=response.status_code,
+    )
+
+
 def _path(api: str, namespace: str, plural: str, name: str) -> str:
+    if not namespace:
+        return f"{api}/{plural}"  # of all namespaces
     return f"{api}/namespaces/{quote(namespace, safe='')}/{plural}" + (f"/{quote(name, safe='')}" if name else "")
 
 
@@ -281,7 +319,7 @@ def _is_local(url: str) -> bool:
 
 
 @contextmanager
-def _transport_errors(entered: Access) -> Generator[None, None, None]:
+def transport_errors(entered: Access) -> Generator[None, None, None]:
     """Turns what goes wrong below HTTP into Unreachable."""
     try:
         yield

@@ -16,7 +16,7 @@ class Action:
     label: str
     help: str
     footer: bool = True
-    destructive: bool = False  # it changes a server: shown as such, refused when read-only
+    destructive: bool = False  # it changes a server: asked for confirmation, refused when read-only
 
     @property
     def place(self) -> str:
@@ -26,46 +26,104 @@ class Action:
     def method(self) -> str:
         return self.id.partition(".")[2]
 
+    @property
+    def call(self) -> str:
+        """The action string of the binding: all but moving about goes through the application's dispatcher."""
+        return self.method if self.place in _MOVING else f"app.act('{self.id}')"
+
+
+# Widgets' own: moving a cursor, typing. They reach no server and need no permission.
+_MOVING = frozenset({"list", "log", "help", "dialog", "form", "app"})
 
 ACTIONS = (
-    Action("runs.filter", "slash", "Filter", "show rows with this text; !text: rows without it"),
-    Action("runs.sort", "s", "Sort", "sort by start, name, state or duration"),
-    Action("runs.clear", "escape", "Clear filter", "take the filter away", footer=False),
-    Action("runs.refresh", "r", "Refresh", "ask the server now"),
-    Action("runs.pause", "space", "Pause", "hold the picture still; data are still collected"),
-    Action("runs.quit", "q", "Quit", "leave the monitor"),
+    Action("main.runs", "1", "Runs", "view 1: pipeline runs", footer=False),
+    Action("main.services", "2", "Services", "view 2: services and where their traffic goes", footer=False),
+    Action("main.events", "4", "Events", "view 4: what happened, newest first", footer=False),
+    Action("main.quit", "q", "Quit", "leave the monitor, from the views only"),
+    Action("view.filter", "slash", "Filter", "show rows with this text; !text: rows without it"),
+    Action("view.clear", "escape", "Clear filter", "take the filter away", footer=False),
+    Action("view.sort", "s", "Sort", "sort by the next column; the title says which", footer=False),
+    Action("view.refresh", "r", "Refresh", "ask the servers now", footer=False),
+    Action("view.pause", "space", "Hold", "hold the picture still; data are still collected", footer=False),
+    Action("view.copy", "c", "Copy id", "copy the id or name under the cursor to the clipboard", footer=False),
+    Action("runs.submit", "S", "Submit", "start a run of a compiled pipeline, with parameters", destructive=True),
+    Action("runs.archived", "a", "Archived", "show the archived runs too, or leave them out", footer=False),
+    Action("onerun.terminate", "T", "Terminate", "end the run", destructive=True),
+    Action("onerun.retry", "R", "Retry", "run again what failed; what succeeded is kept", destructive=True),
+    Action("onerun.clone", "C", "Clone", "start the same pipeline again, its parameters changed or not",
+           destructive=True),
+    Action("onerun.archive", "A", "Archive", "take the run out of the lists, or put it back", footer=False,
+           destructive=True),
     Action("run.back", "escape", "Back", "from the log to the tasks, from the tasks to the runs"),
-    Action("run.follow", "f", "Follow", "follow the log's end, or stay where you are"),
-    Action("run.refresh", "r", "Refresh", "ask the server now"),
-    Action("run.pause", "space", "Pause", "hold the picture still; data are still collected"),
-    Action("list.select_cursor", "enter", "Open", "open the run, or the task's log, under the cursor"),
-    Action("list.cursor_down", "j", "Down", "one row down", footer=False),
-    Action("list.cursor_up", "k", "Up", "one row up", footer=False),
-    Action("list.scroll_top", "g", "Top", "first row", footer=False),
-    Action("list.scroll_bottom", "G", "Bottom", "last row", footer=False),
-    Action("log.scroll_down", "j", "Down", "one line down", footer=False),
-    Action("log.scroll_up", "k", "Up", "one line up", footer=False),
-    Action("log.scroll_home", "g", "Top", "beginning of the log", footer=False),
-    Action("log.scroll_end", "G", "Bottom", "end of the log", footer=False),
+    Action("run.pane", "tab", "Details", "next pane: log, inputs and outputs, the run's parameters", footer=False),
+    Action("run.refresh", "r", "Refresh", "ask the server now", footer=False),
+    Action("run.pause", "space", "Hold", "hold the picture still; data are still collected", footer=False),
+    Action("run.copy", "c", "Copy id", "copy the run's id to the clipboard", footer=False),
+    Action("services.rollback", "R", "Roll back", "all traffic back to the stable release, now", destructive=True),
+    Action("services.promote", "P", "Promote", "all traffic to the canary: it becomes the stable release",
+           destructive=True),
+    Action("services.traffic", "T", "Traffic", "give the canary another share of the traffic", destructive=True),
+    Action("services.hold", "H", "Pause", "pause the rollout under way, or let it go on", footer=False,
+           destructive=True),
+    Action("services.approve", "A", "Approve", "let the rollout pass the step that waits for a person", footer=False,
+           destructive=True),
+    Action("service.back", "escape", "Back", "back to the services"),
+    Action("service.pane", "tab", "Next pane", "next pane: charts, history, events, server log, YAML"),
+    Action("service.refresh", "r", "Refresh", "ask the servers now", footer=False),
+    Action("service.yaml", "y", "YAML", "the InferenceService as the API gives it", footer=False),
+    Action("service.copy", "c", "Copy name", "copy the service's name to the clipboard", footer=False),
+    Action("list.select_cursor", "enter", "Open", "open what is under the cursor"),
+    Action("list.cursor_down", "j,down", "Down", "one row down", footer=False),
+    Action("list.cursor_up", "k,up", "Up", "one row up", footer=False),
+    Action("list.page_down", "pagedown,ctrl+f", "Page down", "one page down", footer=False),
+    Action("list.page_up", "pageup", "Page up", "one page up", footer=False),
+    Action("list.scroll_top", "g,home", "Top", "first row", footer=False),
+    Action("list.scroll_bottom", "G,end", "Bottom", "last row; older runs are then read", footer=False),
+    Action("log.follow", "f", "Follow", "follow the log's end, or stay where you are"),
+    Action("log.find", "slash", "Find", "find text in the log"),
+    Action("log.next_match", "n", "Next", "next match", footer=False),
+    Action("log.previous_match", "N", "Previous", "match before", footer=False),
+    Action("log.wrap", "w", "Wrap", "wrap long lines, or cut them", footer=False),
+    Action("log.save", "s", "Save", "save the log to a file in the working folder"),
+    Action("log.line_down", "j,down", "Down", "one line down", footer=False),
+    Action("log.line_up", "k,up", "Up", "one line up", footer=False),
+    Action("log.page_down", "pagedown,ctrl+f", "Page down", "one page down", footer=False),
+    Action("log.page_up", "pageup", "Page up", "one page up", footer=False),
+    Action("log.top", "g,home", "Top", "beginning of the log", footer=False),
+    Action("log.bottom", "G,end", "Bottom", "end of the log", footer=False),
+    Action("dialog.cancel", "escape", "Cancel", "leave without doing anything"),
+    Action("dialog.previous", "left", "Left", "the button to the left", footer=False),
+    Action("dialog.next", "right", "Right", "the button to the right", footer=False),
+    Action("form.cancel", "escape", "Cancel", "leave the form without starting anything"),
     Action("app.help", "question_mark", "Help", "this list"),
     Action("app.command_palette", "colon,ctrl+p", "Commands", "all commands by name", footer=False),
     Action("help.close", "escape,question_mark,q", "Close", "back to where you were"),
-)
+)  # fmt: skip
+
+BY_ID = {action.id: action for action in ACTIONS}
 
 PLACES = {
+    "main": "The views",
+    "view": "In every view",
     "runs": "Runs",
-    "run": "One run",
+    "onerun": "A run, in the list or opened",
+    "run": "An opened run",
+    "services": "A service, in the list or opened",
+    "service": "An opened service",
     "list": "In lists",
     "log": "In logs",
+    "dialog": "In dialogs",
+    "form": "In forms",
     "app": "Everywhere",
     "help": "Here",
 }
 
 
-def bindings(place: str) -> list[BindingType]:
-    """The bindings of one place, in the order of the registry."""
+def bindings(*places: str) -> list[BindingType]:
+    """The bindings of these places, in the order of the registry."""
     return [
-        Binding(action.keys, action.method, action.label, show=action.footer, id=action.id)
+        Binding(action.keys, action.call, action.label, show=action.footer, id=action.id)
+        for place in places
         for action in ACTIONS
         if action.place == place
     ]
@@ -73,5 +131,21 @@ def bindings(place: str) -> list[BindingType]:
 
 def key_names(action: Action) -> str:
     """The action's keys as a person writes them."""
-    written = {"slash": "/", "question_mark": "?", "colon": ":", "escape": "Esc", "enter": "Enter", "space": "Space"}
-    return " ".join(written.get(key, key) for key in action.keys.split(","))
+    written = {
+        "slash": "/",
+        "question_mark": "?",
+        "colon": ":",
+        "escape": "Esc",
+        "enter": "Enter",
+        "space": "Space",
+        "down": "↓",
+        "up": "↑",
+        "left": "←",
+        "right": "→",
+        "pagedown": "PgDn",
+        "pageup": "PgUp",
+        "home": "Home",
+        "end": "End",
+        "tab": "Tab",
+    }
+    return " ".join(written.get(key, key.replace("ctrl+", "^")) for key in action.keys.split(","))

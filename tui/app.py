@@ -3,62 +3,180 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import logging
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App
+from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.dom import DOMNode
 
 from kanary.config import Config, state_folder
 from kanary.errors import InputError
-from tui.actions import bindings
-from tui.help import HelpScreen
-from tui.runs import RunsScreen
-from tui.source import Source
+from kanary.snapshot_hub import Connections, Hub, Scope
+from tui.actions import ACTIONS, BY_ID, PLACES, bindings, key_names
+from tui.actions import Action as Entry
+from tui.look import DARK, LIGHT, THEMES, default_theme
+from tui.main import MainScreen
+from tui.view import OpenRun, OpenService
 
 if TYPE_CHECKING:
     from kanary.cli import Action
 
 
+class Commands(Provider):
+    """The actions that the screen below the palette offers, by name."""
+
+    async def discover(self) -> Hits:
+        for entry in self._offered():
+            yield DiscoveryHit(_title(entry), partial(self._run, entry), help=entry.help)
+
+    async def search(self, query: str) -> Hits:
+        matcher = self.matcher(query)
+        for entry in self._offered():
+            title = _title(entry)
+            score = max(matcher.match(title), matcher.match(entry.id))
+            if score > 0:
+                yield Hit(score, matcher.highlight(title), partial(self._run, entry), help=entry.help)
+
+    def _offered(self) -> Iterator[Entry]:
+        app = self.app
+        assert isinstance(app, Monitor)
+        places = {place for node in app.nodes(self.screen) for place in getattr(node, "PLACES", ())}
+        return (entry for entry in ACTIONS if entry.place in places and entry.call.startswith("app.act"))
+
+    async def _run(self, entry: Entry) -> None:
+        app = self.app
+        assert isinstance(app, Monitor)
+        await app.action_act(entry.id)
+
+
 class Monitor(App[None]):
-    """Watches one Kubeflow Pipelines server. `refresh` is in seconds."""
+    """Watches one Kubeflow: its pipeline runs, its services, what happens. `scope` says where and how often."""
 
     TITLE = "kanary"
     BINDINGS = bindings("app")
+    COMMANDS: ClassVar[set[Any]] = App.COMMANDS | {Commands}
     COMMAND_PALETTE_BINDING = "ctrl+p"
+    CSS = """
+    MainScreen, RunScreen, ServiceScreen { background: $background; }
+    VerticalScroll { scrollbar-size-vertical: 1; scrollbar-background: $background; scrollbar-color: $foreground 25%;
+        scrollbar-corner-color: $background; }
+    Footer { background: $panel; }
+    Toast { max-width: 70; }
+    """
 
-    def __init__(self, config: Config, refresh: float = 2.0) -> None:
+    def __init__(self, config: Config, scope: Scope | None = None, theme: str = "") -> None:
         super().__init__()
-        self._source = Source(config)
-        self._interval = refresh
+        self._connections = Connections(config)
+        self.hub = Hub(self._connections, scope or Scope(config.namespace))
+        self.hub.on_change = self._changed
+        self._theme = theme
 
     def on_mount(self) -> None:
-        self.push_screen(RunsScreen(self._source, self._interval))
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        self.theme = self._theme or default_theme(os.environ)
+        self.push_screen(MainScreen(self.hub))
+        # The first picture waits for no import and no network.
+        self.call_after_refresh(self._start)
+
+    def _start(self) -> None:
+        self.run_worker(self.hub.run(), group="hub", exclusive=True)
 
     async def on_unmount(self) -> None:
-        await self._source.close()
+        await self._connections.close()
+
+    def _changed(self, name: str) -> None:
+        for screen in self.screen_stack:
+            changed = getattr(screen, "changed", None)
+            # Screens below others look when they come up again.
+            if changed is not None and (screen.is_current or not isinstance(screen, MainScreen)):
+                changed(name)
+
+    def on_open_run(self, event: OpenRun) -> None:
+        from tui.run import RunScreen  # here and below: not before the first picture
+
+        self.push_screen(RunScreen(self.hub, event.run))
+
+    def on_open_service(self, event: OpenService) -> None:
+        from tui.service import ServiceScreen
+
+        self.push_screen(ServiceScreen(self.hub, event.key))
+
+    # ---- every action goes through here
+
+    async def action_act(self, action_id: str) -> None:
+        """Does what an action of the registry says, if it may be done here; else says why not."""
+        entry = BY_ID[action_id]
+        node = next((node for node in self.nodes(self.screen) if entry.place in getattr(node, "PLACES", ())), None)
+        if node is None:
+            return
+        if entry.destructive and (why := self._forbidden(entry)):
+            self.notify(why, title=f"{entry.label} is refused", severity="warning", markup=False)
+            return
+        done = getattr(node, f"act_{entry.method}")()
+        if inspect.isawaitable(done):
+            await done
+        acted = getattr(self.screen, "acted", None)
+        if acted is not None:
+            acted()
+
+    def nodes(self, screen: Any) -> Iterator[DOMNode]:
+        """Where an action may belong to: from the focus upwards, then the view that is shown."""
+        focused = screen.focused
+        if focused is not None:
+            yield from focused.ancestors_with_self
+        else:
+            yield from screen.ancestors_with_self
+        if isinstance(screen, MainScreen):
+            yield screen.view
+
+    def _forbidden(self, entry: Entry) -> str:
+        """Why it may not be done; empty where it may."""
+        if self.hub.readonly:
+            where = "by its settings" if self.hub.connections.config.readonly else f"in {self.hub.context}"
+            return f"The monitor is read-only {where}: nothing is changed. `kanary info` says where that is set."
+        rights = self.hub.rights.value
+        missing = rights.lacks.get("change services", ()) if rights and entry.place == "services" else ()
+        return f"{rights.user} may not: {', '.join(missing)}." if rights and missing else ""
 
     def action_help(self) -> None:
+        from tui.help import HelpScreen
+
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen())
 
 
+def _title(entry: Entry) -> str:
+    return f"{PLACES[entry.place]}: {entry.label}  ({key_names(entry)})"
+
+
 def monitor(parser: argparse.ArgumentParser) -> Action:
-    """Watch pipeline runs in the terminal: their tasks, why they failed, their logs.
+    """Watch pipeline runs, services and their traffic in the terminal, and steer them.
 
     Keys are shown at the bottom; `?` lists all of them.
     """
     parser.add_argument(
-        "--refresh", type=_seconds, default=2.0, metavar="SECONDS", help="how often to ask the server (default: 2)"
+        "--refresh",
+        type=_seconds,
+        default=2.0,
+        metavar="SECONDS",
+        help="how often to ask servers while something moves (default: 2)",
     )
+    parser.add_argument("-A", "--all-namespaces", action="store_true", help="services of all namespaces")
+    parser.add_argument("--theme", choices=THEMES, metavar="NAME", default="", help=f"one of {', '.join(THEMES)}")
     return _monitor
 
 
 def _monitor(given: argparse.Namespace, config: Config) -> int:
     if not (os.isatty(0) and os.isatty(1)):
-        raise InputError("The monitor needs a terminal.", "In a script, use `kanary runs` and `kanary run RUN`.")
+        raise InputError("The monitor needs a terminal.", "In a script, use `kanary runs`, `run` and `status`.")
     _log_to_file()
-    app = Monitor(config, given.refresh)
+    app = Monitor(config, Scope(config.namespace, given.all_namespaces, given.refresh), given.theme)
     app.run()
     return app.return_code or 0
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from tui.actions import ACTIONS, PLACES, bindings, key_names
+from tui.look import Spans, styled, styles
 
 
 class HelpScreen(ModalScreen[None]):
@@ -16,28 +16,30 @@ class HelpScreen(ModalScreen[None]):
 
     BINDINGS = bindings("help")
     DEFAULT_CSS = """
-    HelpScreen { align: center middle; }
+    HelpScreen { align: center middle; background: $background 70%; }
     HelpScreen > VerticalScroll {
-        width: 76; max-width: 100%; height: auto; max-height: 90%; border: round $primary; padding: 0 1;
-        background: $surface;
+        width: 90; max-width: 100%; height: auto; max-height: 90%; border: round $primary; padding: 0 1;
+        background: $surface; border-title-color: $primary; border-title-style: bold;
     }
     HelpScreen Static { height: auto; }
     """
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll():
-            yield Static(help_text(), markup=False)
+        text = styled(help_lines(), styles(self.app))
+        with VerticalScroll() as box:
+            box.border_title = "Keys"
+            yield Static(text, markup=False)
 
     def action_close(self) -> None:
         self.dismiss()
 
 
-def help_text() -> Text:
-    """All actions by place."""
-    text = Text()
+def help_lines() -> list[Spans]:
+    """All actions by place; those that change a server are marked."""
+    lines: list[Spans] = [[("! changes a server: asks first, and is refused when read-only", "warn")]]
     for place, title in PLACES.items():
-        text.append(f"{title}\n", "bold")
+        lines.append([(title, "bold")])
         for action in (action for action in ACTIONS if action.place == place):
-            text.append(f"  {key_names(action):<12}", "cyan")
-            text.append(f"{action.help}\n")
-    return text
+            mark = ("! ", "warn") if action.destructive else ("  ", "")
+            lines.append([mark, (f"{key_names(action):<12}", "accent"), (action.help, "")])
+    return lines

@@ -1,177 +1,355 @@
-"""One run: what it is, why it failed, its tasks as a tree, and the log of the task under the cursor."""
+"""One run: what it is, why it failed, its tasks as a tree; for the chosen one its log, its inputs and outputs."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
+from textual.containers import VerticalScroll
 from textual.screen import Screen
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import ContentSwitcher, Footer
 
 from kanary import kfp
-from kanary.kfp_types import Run, TaskDetail, progress, task_tree
-from kanary.text import duration, one_line
+from kanary.kfp_types import Artifact, Run, TaskDetail, Values, progress, task_tree
+from kanary.snapshot import Snapshot, poll
+from kanary.snapshot_hub import RUNS, Hub
+from kanary.text import duration, one_line, plain, shortened
 from tui.actions import bindings
-from tui.feed import Snapshot, poll
-from tui.source import Source
-from tui.states import clock_time, state_cell
-from tui.status import StatusBar
-from tui.table import Cell, Column, KeyedTable
-from tui.task_log import TaskLog
+from tui.cells import progress_cell, state_cell
+from tui.header import Header
+from tui.log_pane import LogPane, Tail
+from tui.look import Spans, clock_time, state_sign, styled, styles
+from tui.run_acts import RunActs
+from tui.still import StillText
+from tui.table import Cell, Column, KeyedTable, Row
 
 COLUMNS = (
-    Column("task", "TASK", 28),
+    Column("task", "TASK", 0),
     Column("state", "STATE", 18),
-    Column("duration", "DURATION", 8),
-    Column("error", "ERROR", 0),
+    Column("started", "STARTED", 11, at=100),
+    Column("duration", "DURATION", 8, right=True),
+    Column("error", "ERROR", 34, at=90),
 )
+_LIVE = 2.0  # seconds between two questions about a run that goes on
+_PANES = ("log", "values", "parameters")
 
 
-def rows(run: Run, now: datetime) -> Mapping[str, tuple[Cell, ...]]:
-    """The tasks by id, parents before children, children indented."""
-    return {
-        task.task_id: (
-            Cell(task.name, indent=2 * depth),
+def branches(run: Run) -> list[tuple[str, TaskDetail]]:
+    """The tasks with the lines of their tree before them; tasks of one name and parent are numbered."""
+    tree = task_tree(run.tasks)
+    lasts: list[bool] = []
+    later: set[int] = set()  # depths at which a sibling follows
+    for depth, _ in reversed(tree):
+        lasts.append(depth not in later)
+        later = {level for level in later if level < depth} | {depth}
+    found = []
+    open_levels: list[bool] = []
+    for (depth, task), last in zip(tree, reversed(lasts), strict=True):
+        del open_levels[depth:]
+        lead = "".join("│ " if goes_on else "  " for goes_on in open_levels[1:])
+        found.append((f"{lead}{'└ ' if last else '├ '}" if depth else "", task))
+        open_levels.append(not last)
+    return found
+
+
+def rows(run: Run, now: datetime) -> dict[str, Row]:
+    """The tasks by id, parents before children."""
+    names = Counter((task.parent_id, task.name) for task in run.tasks)
+    seen: Counter[tuple[str, str]] = Counter()
+    found: dict[str, Row] = {}
+    for lead, task in branches(run):
+        same = task.parent_id, task.name
+        seen[same] += 1
+        number = f" #{seen[same]}" if names[same] > 1 else ""
+        kind = {"CONDITION": " if", "CONDITION_BRANCH": " if", "LOOP": " for each", "LOOP_ITERATION": " item"}
+        found[task.task_id] = (
+            Cell("", spans=((lead, "dim"), (one_line(task.name) + number, ""), (kind.get(task.kind, ""), "dim"))),
             state_cell(task.state, "cached" if task.cached else ""),
+            Cell(clock_time(task.started_at, now), "dim"),
             Cell(duration(task.seconds(now))),
-            Cell(task.error, "red"),
+            Cell(task.error, "bad"),
         )
-        for depth, task in task_tree(run.tasks)
-    }
+    return found
 
 
-def facts(run: Run, now: datetime) -> Text:
-    """Name, state, times and, where it failed, the reason of the innermost task that did."""
-    state = state_cell(run.state)
+def facts(run: Run, now: datetime) -> list[Spans]:
+    """Name, state, progress and times, and the metrics that the run has measured."""
+    sign, style = state_sign(run.state)
     done, total = progress(run)
-    text = Text(no_wrap=True, overflow="ellipsis")
-    text.append(f"{one_line(run.name)}\n", "bold")
-    text.append(state.text, state.style)
-    parts = (
-        f"{done}/{total} tasks",
-        f"started {clock_time(run.created_at, now)}",
-        duration(run.seconds(now)),
-        run.run_id,
-    )
-    text.append("  " + "  ".join(parts))
-    return text
+    line: list[tuple[str, str]] = [(f"{sign} {run.state}", style), ("  ", "")]
+    line += [*progress_cell(done, total, run.state, 10).parts, (f" {done}/{total} tasks", "")] if total else []
+    line += [
+        (f"   started {clock_time(run.created_at, now)}   {duration(run.seconds(now))}   ", ""),
+        (run.run_id, "dim"),
+    ]
+    lines: list[Spans] = [
+        [(one_line(run.name), "bold"), ("  archived" if run.archived else "", "warn"),
+         (f"  {one_line(run.pipeline_name)}", "dim")],
+        line,
+    ]  # fmt: skip
+    measured = metrics(run)
+    if measured:
+        lines.append(
+            [part for name, value in measured.items() for part in ((f"{name} ", "dim"), (f"{value}   ", "info"))]
+        )
+    return lines
+
+
+def metrics(run: Run) -> dict[str, str]:
+    """The scalar metrics that its tasks have logged, by name; the last task that logged one wins."""
+    found: dict[str, str] = {}
+    for _, task in task_tree(run.tasks):
+        for artifacts in task.outputs.artifacts.values():
+            for artifact in artifacts:
+                if "etrics" in artifact.type or "etric" in artifact.name:
+                    for name, value in artifact.metadata.items():
+                        if isinstance(value, int | float) and not isinstance(value, bool):
+                            found[one_line(name)] = f"{value:.4g}"
+    return found
 
 
 def failure(run: Run) -> str:
-    """Why it failed, in one line; empty where it did not."""
+    """Why it failed, in the words of the innermost task that did; empty where it did not."""
     failed = [task for _, task in task_tree(run.tasks) if task.error and task.state in ("FAILED", "CANCELED")]
     if failed:
-        return f"{one_line(failed[-1].name)}: {one_line(failed[-1].error)}"
-    return one_line(run.error)
+        return f"{one_line(failed[-1].name)}: {plain(failed[-1].error).strip()}"
+    return plain(run.error).strip()
 
 
-class RunScreen(Screen[None]):
+def values_lines(task: TaskDetail | None) -> list[Spans]:
+    """What went into a task and what came out of it: parameters, artifacts, metrics."""
+    if task is None:
+        return [[("no task", "dim")]]
+    lines: list[Spans] = []
+    for title, values in (("INPUTS", task.inputs), ("OUTPUTS", task.outputs)):
+        lines += [[(f"{title} of {one_line(task.name)}", "bold")], *_values(values), []]
+    if task.error:
+        lines += [[("ERROR", "bold bad")], *([(f"  {line}", "")] for line in task.error.splitlines())]
+    return lines
+
+
+def _values(values: Values) -> list[Spans]:
+    lines: list[Spans] = [
+        [(f"  {one_line(name)}  ", "info"), (shortened(shown(value), 400), "")]
+        for name, value in values.parameters.items()
+    ]
+    for name, artifacts in values.artifacts.items():
+        for artifact in artifacts:
+            lines += _artifact(name, artifact)
+    return lines or [[("  none that the server tells of", "dim")]]
+
+
+def _artifact(name: str, artifact: Artifact) -> list[Spans]:
+    kind = artifact.type.rpartition(".")[2]
+    where = artifact.uri or (f"artifact {artifact.artifact_id}" if artifact.artifact_id else "")
+    lines: list[Spans] = [[(f"  {one_line(name)}  ", "canary"), (f"{kind}  ", "dim"), (one_line(where), "")]]
+    return lines + [
+        [(f"      {one_line(key)}  ", "dim"), (shortened(shown(value), 200), "")]
+        for key, value in artifact.metadata.items()
+    ]
+
+
+def shown(value: Any) -> str:
+    """A parameter's value for a person."""
+    return one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+
+
+def parameters_lines(parameters: Mapping[str, Any]) -> list[Spans]:
+    lines: list[Spans] = [[("PARAMETERS of the run", "bold")]]
+    lines += [
+        [(f"  {one_line(name)}  ", "info"), (shortened(shown(value), 400), "")] for name, value in parameters.items()
+    ]
+    return lines if parameters else [*lines, [("  none", "dim")]]
+
+
+class RunScreen(Screen[None], RunActs):
     """One run, kept up to date while it is looked at."""
 
-    BINDINGS = bindings("run")
+    PLACES: ClassVar[tuple[str, ...]] = ("run", "onerun")
+    BINDINGS = bindings("run", "onerun")
     DEFAULT_CSS = """
-    RunScreen > #facts { height: 2; padding: 0 1; }
-    RunScreen > #failure { height: auto; max-height: 3; padding: 0 1; color: $text-error; display: none; }
+    RunScreen > #facts { text-wrap: nowrap; text-overflow: ellipsis; height: auto; max-height: 4; padding: 0 1; }
+    RunScreen > #failure { height: auto; max-height: 25%; padding: 0 1; color: $text-error; background: $error 12%;
+        display: none; }
     RunScreen.failed > #failure { display: block; }
+    RunScreen:ansi > #failure { color: ansi_red; background: ansi_default; }
     RunScreen > #tasks { height: 1fr; min-height: 4; }
-    RunScreen > TaskLog { height: 1fr; }
-    RunScreen.stale > #tasks { opacity: 60%; }
+    RunScreen > ContentSwitcher { height: 1fr; }
+    RunScreen.stale > #tasks { opacity: 55%; }
+    RunScreen VerticalScroll { height: 1fr; padding: 0 1; }
+    RunScreen VerticalScroll > Static { height: auto; }
+    RunScreen VerticalScroll:focus { background: $surface; }
     """
 
-    def __init__(self, source: Source, run: Run, refresh: float) -> None:
+    def __init__(self, hub: Hub, run: Run) -> None:
         super().__init__()
-        self._source = source
+        self.hub = hub
         self._run = run
-        self._interval = refresh
         self._wake = asyncio.Event()
         self._snapshot: Snapshot[Run] = Snapshot()
         self._paused = False
+        self._pointed = False  # at the task that failed, once
+        self._rows: dict[str, Row] = {}
         # Held, not queried: an answer may still come while the screen is being taken down.
-        self._status = StatusBar(source.config)
-        self._facts = Static(facts(run, datetime.now(UTC)), id="facts", markup=False)
-        self._failure = Static("", id="failure", markup=False)
+        self._header = Header(hub, "runs", ())
+        self._facts = StillText(id="facts")
+        self._failure = StillText(id="failure")
         self._table = KeyedTable(COLUMNS, id="tasks")
-        self._task_log = TaskLog(source)
+        self._log = LogPane(id="log")
+        self._values = StillText()
+        self._parameters = StillText()
+        self._panes = ContentSwitcher(
+            self._log,
+            VerticalScroll(self._values, id="values"),
+            VerticalScroll(self._parameters, id="parameters"),
+            initial="log",
+        )
 
     def compose(self) -> ComposeResult:
-        yield self._status
+        yield self._header
         yield self._facts
         yield self._failure
         yield self._table
-        yield self._task_log
+        yield self._panes
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
         self._table.focus()
+        self._tell(self._run)
+        self.set_interval(1.0, self._tick)
         self.call_after_refresh(self._start)
+
+    def the_run(self) -> Run | None:
+        return self._run
 
     def _start(self) -> None:
         self.run_worker(poll(self._fetch, self._receive, self._wake, self._pause_after), group="run", exclusive=True)
 
     async def _fetch(self) -> Run:
-        return await self._source.call(kfp.get_run(self._run.run_id))
+        return await self.hub.connections.call(kfp.get_run(self._run.run_id))
 
     def _pause_after(self, run: Run) -> float:
         # An ended run changes only if somebody retries it.
-        return self._interval * 5 if run.final else self._interval
+        interval = min(_LIVE, self.hub.scope.interval)
+        return interval * 5 if run.final else interval
 
-    async def _receive(self, snapshot: Snapshot[Run]) -> None:
+    def _receive(self, snapshot: Snapshot[Run]) -> None:
         self._snapshot = snapshot
-        await self._display()
+        self._display()
 
-    async def _display(self) -> None:
-        self._status.show(self._snapshot, paused=self._paused)
-        if self._paused:
-            return
+    def changed(self, name: str) -> None:
+        """A source of the monitor has a new snapshot: what was done in the list shows here at once."""
+        runs = self.hub.runs.value
+        listed = runs.by_id.get(self._run.run_id) if name == RUNS and runs else None
+        if listed is not None and (listed.state, listed.archived) != (self._run.state, self._run.archived):
+            self._wake.set()
+
+    def acted(self) -> None:
+        self._display()
+
+    def _display(self) -> None:
+        self._header.show("runs", (), paused=self._paused, own=self._snapshot)
         self.set_class(bool(self._snapshot.error), "stale")
         run = self._snapshot.value
-        if run is None:
+        if self._paused or run is None:
             return
-        now = datetime.now(UTC)
         self._run = run
-        self._facts.update(facts(run, now))
-        self._failure.update(Text(failure(run), overflow="fold"))
-        self.set_class(bool(failure(run)), "failed")
-        first = not self._table.row_count
-        await self._table.show(rows(run, now))
-        if first and (broken := _first_failed(run)):
-            self._table.move_cursor(row=self._table.get_row_index(broken.task_id))
-        self._tell_log()
+        self._tell(run)
+        if not self._pointed and (broken := _first_failed(run)):
+            self._table.move_to(broken.task_id)
+        self._pointed = True
+        self._tell_panes()
 
-    def _tell_log(self) -> None:
+    def _tell(self, run: Run) -> None:
+        now = datetime.now(UTC)
+        self._facts.tell(self._styled(facts(run, now)))
+        why = failure(run)
+        self._failure.tell(Text(f"✗ {why}" if why else "", overflow="fold"))
+        self.set_class(bool(why), "failed")
+        self._rows = rows(run, now)
+        self._table.show(list(self._rows), lambda key: self._rows[key])
+
+    def _tick(self) -> None:
+        if not self._paused and not self._run.final and self.is_current:
+            self._tell(self._run)
+
+    def _styled(self, lines: Sequence[Spans]) -> Text:
+        return styled(lines, styles(self.app))
+
+    def _tell_panes(self) -> None:
         task = next((task for task in self._run.tasks if task.task_id == self._table.selected), None)
-        self._task_log.watch_task(self._run, task)
+        self._log.watch_log(self._tail(task) if task else None)
+        self._values.tell(self._styled(values_lines(task)))
+        self._parameters.tell(self._styled(parameters_lines(self._run.parameters)))
 
-    @on(DataTable.RowHighlighted, "#tasks")
+    def _tail(self, task: TaskDetail) -> Tail:
+        run_id, key = self._run.run_id, f"{task.task_id} {task.pod_name}"
+
+        async def read(follow: bool) -> AsyncIterator[str]:
+            client = await self.hub.connections.kfp()
+            return client.stream(kfp.task_log(run_id, task, follow=follow))
+
+        def over() -> bool:
+            now = next((found for found in self._run.tasks if found.task_id == task.task_id), task)
+            return now.final
+
+        if not task.pod_name:
+            return Tail(f"{key} {task.state}", task.name, None, missing=_without_pod(task))
+        return Tail(key, task.name, read, over)
+
+    @on(KeyedTable.Highlighted, "#tasks")
     def _task_chosen(self) -> None:
-        self._tell_log()
+        self._tell_panes()
 
-    @on(DataTable.RowSelected, "#tasks")
-    def _go_to_log(self) -> None:
-        self._task_log.focus_log()
+    @on(KeyedTable.Selected, "#tasks")
+    def _go_to_pane(self) -> None:
+        if self._panes.current == "log":
+            self._log.view.focus()
+        else:
+            self._panes.query_one(f"#{self._panes.current}").focus()
 
-    def action_back(self) -> None:
-        if self._task_log.has_focus_within:
+    def act_back(self) -> None:
+        if self._log.leave():
+            return
+        if self._panes.has_focus_within:
             self._table.focus()
         else:
             self.dismiss()
 
-    def action_follow(self) -> None:
-        self._task_log.toggle_follow()
+    def act_pane(self) -> None:
+        at = _PANES.index(self._panes.current or "log")
+        inside = self._panes.has_focus_within
+        self._panes.current = _PANES[(at + 1) % len(_PANES)]
+        if inside:
+            self._go_to_pane()
 
-    def action_refresh(self) -> None:
+    def act_refresh(self) -> None:
         self._wake.set()
 
-    async def action_pause(self) -> None:
+    def act_pause(self) -> None:
         self._paused = not self._paused
-        await self._display()
+
+    def act_copy(self) -> None:
+        self.app.copy_to_clipboard(self._run.run_id)
+        self.notify(f"Copied: {self._run.run_id}", markup=False, timeout=3)
 
 
 def _first_failed(run: Run) -> TaskDetail | None:
     """The innermost task that failed: its log says why."""
     failed = [(depth, task) for depth, task in task_tree(run.tasks) if task.state == "FAILED"]
     return max(failed, key=lambda item: item[0])[1] if failed else None
+
+
+def _without_pod(task: TaskDetail) -> str:
+    if task.state in ("PENDING", "RUNNING") and task.started_at is None:
+        return "has not started"
+    if task.cached:
+        return "has none: its result came from the cache"
+    return "has none" if task.kind not in ("", "RUNTIME") else "no pod is named for it"

@@ -1,38 +1,35 @@
-"""The runs of all experiments: filter, sort, paging to the oldest, Enter for one of them."""
+"""View 1: the runs of all experiments, as far back as they go."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from textual import on
-from textual.app import ComposeResult
-from textual.screen import Screen
-from textual.widgets import DataTable, Footer, Input, Static
 
-from kanary import kfp
-from kanary.kfp_types import Run, RunPage, progress
+from kanary.kfp_types import Run, progress
+from kanary.snapshot_hub import RUNS
 from kanary.text import duration
 from tui.actions import bindings
-from tui.feed import Snapshot, poll
-from tui.run import RunScreen
-from tui.source import Source
-from tui.states import clock_time, state_cell
-from tui.status import StatusBar
-from tui.table import Cell, Column, KeyedTable
+from tui.cells import progress_cell, state_cell
+from tui.look import clock_time
+from tui.run_acts import RunActs
+from tui.table import Cell, Column, KeyedTable, Row
+from tui.view import Listing, OpenRun, View
 
 COLUMNS = (
     Column("state", "STATE", 11),
     Column("name", "NAME", 0),
-    Column("tasks", "TASKS", 7),
+    Column("pipeline", "PIPELINE", 22, at=110),
+    Column("progress", "PROGRESS", 12, at=96),
+    Column("tasks", "TASKS", 5, right=True),
     Column("started", "STARTED", 11),
-    Column("duration", "DURATION", 8),
+    Column("duration", "DURATION", 8, right=True),
     Column("run", "RUN", 8),
+    Column("error", "WHY", 50, at=170),
 )
 
-_PAGE = 50  # runs more, each time that the cursor reaches the end
 _OLDEST = datetime.min.replace(tzinfo=UTC)
 # What a person wants to see first when sorting by state.
 _URGENCY = ("FAILED", "RUNNING", "CANCELING", "PAUSED", "PENDING", "CANCELED", "SKIPPED", "SUCCEEDED")
@@ -44,169 +41,59 @@ SORTS: Mapping[str, Callable[[Run, datetime], Any]] = {
 }
 
 
-def matches(run: Run, pattern: str) -> bool:
-    """Whether the run shows the text (name, state, id, pipeline), upper and lower case alike; `!text`: does not."""
-    inverted, text = pattern.startswith("!"), pattern.removeprefix("!").strip().casefold()
-    if not text:
-        return True
-    found = any(text in part.casefold() for part in (run.name, run.state, run.run_id, run.pipeline_name))
-    return found != inverted
-
-
-def visible(runs: Sequence[Run], pattern: str, sort: str, now: datetime) -> list[Run]:
-    """The runs that the filter lets through, in order; equals by start, newest first."""
-    newest_first = sorted((run for run in runs if matches(run, pattern)), key=lambda run: SORTS["started"](run, now))
-    return sorted(newest_first, key=lambda run: SORTS[sort](run, now))
-
-
-def row(run: Run, now: datetime) -> tuple[Cell, ...]:
+def row(run: Run, now: datetime) -> Row:
     done, total = progress(run)
     return (
-        state_cell(run.state),
+        state_cell(run.state, "archived" if run.archived else ""),
         Cell(run.name),
+        Cell(run.pipeline_name, "dim"),
+        progress_cell(done, total, run.state),
         # A list of runs may count the tasks without naming them.
         Cell(f"{done}/{total}" if total else str(run.task_count or "")),
         Cell(clock_time(run.created_at, now)),
         Cell(duration(run.seconds(now))),
         Cell(run.run_id[:8], "dim"),
+        Cell(run.error, "bad"),
     )
 
 
-class RunsScreen(Screen[None]):
-    """The list of runs; the monitor's root."""
+def words(run: Run) -> Sequence[str]:
+    return run.name, run.state, run.run_id, run.pipeline_name
 
-    BINDINGS = bindings("runs")
-    DEFAULT_CSS = """
-    RunsScreen > #title { height: 1; padding: 0 1; text-style: bold; }
-    RunsScreen > #runs { height: 1fr; }
-    RunsScreen.stale > #runs { opacity: 60%; }
-    RunsScreen > #filter { display: none; height: 1; border: none; padding: 0 1; }
-    RunsScreen.filtering > #filter { display: block; }
-    RunsScreen > #empty { display: none; height: 1fr; padding: 1 2; color: $text-muted; }
-    RunsScreen.empty > #empty { display: block; }
-    RunsScreen.empty > #runs { display: none; }
-    """
 
-    def __init__(self, source: Source, refresh: float) -> None:
-        super().__init__()
-        self._source = source
-        self._interval = refresh
-        self._wake = asyncio.Event()
-        self._snapshot: Snapshot[RunPage] = Snapshot()
-        self._paused = False
-        self._sort = "started"
-        self._limit = _PAGE
-        # Held, not queried: an answer may still come while the screen is being taken down.
-        self._status = StatusBar(source.config)
-        self._title = Static("Runs", id="title", markup=False)
-        self._table = KeyedTable(COLUMNS, id="runs")
-        self._empty = Static("", id="empty", markup=False)
-        self._filter = Input(id="filter", placeholder="text to find; !text to leave out", compact=True)
+class RunsView(View[Run], RunActs):
+    """The list of runs."""
 
-    def compose(self) -> ComposeResult:
-        yield self._status
-        yield self._title
-        yield self._table
-        yield self._empty
-        yield self._filter
-        yield Footer(show_command_palette=False)
+    PLACES: ClassVar[tuple[str, ...]] = ("view", "runs", "onerun")
+    LISTING: ClassVar[Listing[Run]] = Listing("runs", "Runs", COLUMNS, SORTS, lambda run: run.run_id, row, words)
+    SOURCES: ClassVar[tuple[str, ...]] = (RUNS,)
+    BINDINGS = bindings("runs", "onerun")
 
-    def on_mount(self) -> None:
-        self._table.focus()
-        self.call_after_refresh(self._start)
+    def items(self) -> Sequence[Run]:
+        return tuple(self.hub.runs.value.by_id.values()) if self.hub.runs.value else ()
 
-    def _start(self) -> None:
-        self.run_worker(poll(self._fetch, self._receive, self._wake, self._pause_after), group="runs", exclusive=True)
+    def total(self, known: int) -> int:
+        return max(known, self.hub.runs.value.total if self.hub.runs.value else 0)
 
-    async def _fetch(self) -> RunPage:
-        return await self._source.call(kfp.newest_runs(self._limit, namespace=self._source.config.namespace))
+    def empty_text(self) -> str:
+        return "No runs yet. S starts one here, `kanary submit PIPELINE.yaml` or `kfp run create` elsewhere."
 
-    def _pause_after(self, page: RunPage) -> float:
-        # Who has scrolled far down asks for much each time, so less often.
-        return self._interval * max(1.0, len(page.runs) / kfp.PAGE_SIZE)
+    def the_run(self) -> Run | None:
+        return self.current
 
-    async def _receive(self, snapshot: Snapshot[RunPage]) -> None:
-        self._snapshot = snapshot
-        await self._display()
-
-    async def _display(self) -> None:
-        self._status.show(self._snapshot, paused=self._paused)
-        if self._paused:
-            return
-        self.set_class(bool(self._snapshot.error), "stale")
-        page = self._snapshot.value
-        if page is None:
-            return
-        now = datetime.now(UTC)
-        shown = visible(page.runs, self._pattern, self._sort, now)
-        self._title.update(self._title_text(len(shown), page))
-        self._empty.update(self._empty_text(page))
-        self.set_class(not shown, "empty")
-        await self._table.show({run.run_id: row(run, now) for run in shown})
-
-    def _title_text(self, shown: int, page: RunPage) -> str:
-        count = f"{shown} of {page.total}" if shown != page.total else str(shown)
-        found = f"  filter: {self._pattern}" if self._pattern else ""
-        return f"Runs ({count}), by {self._sort}{found}"
-
-    def _empty_text(self, page: RunPage) -> str:
-        if page.runs:
-            return "No run matches the filter. Esc takes it away."
-        return "No runs yet. Start one with `kanary submit PIPELINE.yaml` or `kfp run create`."
-
-    @property
-    def _pattern(self) -> str:
-        return self._filter.value
-
-    @on(DataTable.RowHighlighted, "#runs")
-    def _page_on(self, event: DataTable.RowHighlighted) -> None:
+    @on(KeyedTable.Highlighted, "#runs-table")
+    def _page_on(self) -> None:
         """The cursor on the last row asks for older runs."""
-        page = self._snapshot.value
-        if (
-            page
-            and page.next_page_token
-            and len(page.runs) >= self._limit
-            and event.cursor_row == self._table.row_count - 1
-        ):
-            self._limit += _PAGE
-            self._wake.set()
+        if self.table.cursor_row >= self.table.row_count - 1:
+            self.hub.page_on()
 
-    @on(DataTable.RowSelected, "#runs")
-    def _open(self) -> None:
-        page, selected = self._snapshot.value, self._table.selected
-        run = next((run for run in page.runs if run.run_id == selected), None) if page else None
+    @on(KeyedTable.Selected, "#runs-table")
+    def _open(self, event: KeyedTable.Selected) -> None:
+        run = self.item(event.key)
         if run is not None:
-            self.app.push_screen(RunScreen(self._source, run, self._interval))
+            self.post_message(OpenRun(run))
 
-    def action_filter(self) -> None:
-        self.add_class("filtering")
-        self._filter.focus()
-
-    async def action_clear(self) -> None:
-        self._filter.value = ""
-        self.remove_class("filtering")
-        self._table.focus()
-
-    @on(Input.Changed, "#filter")
-    async def _filter_changed(self) -> None:
-        await self._display()
-
-    @on(Input.Submitted, "#filter")
-    def _filter_kept(self) -> None:
-        self.set_class(bool(self._pattern), "filtering")
-        self._table.focus()
-
-    async def action_sort(self) -> None:
-        names = list(SORTS)
-        self._sort = names[(names.index(self._sort) + 1) % len(names)]
-        await self._display()
-
-    def action_refresh(self) -> None:
-        self._wake.set()
-
-    async def action_pause(self) -> None:
-        self._paused = not self._paused
-        await self._display()
-
-    def action_quit(self) -> None:
-        self.app.exit()
+    def act_archived(self) -> None:
+        self.hub.show_archived(not self.hub.archived)
+        said = "The archived runs are shown too." if self.hub.archived else "The archived runs are left out."
+        self.notify(said, timeout=3)

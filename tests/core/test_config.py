@@ -61,7 +61,8 @@ def test_every_setting_can_come_from_every_place_and_says_so(place: Path) -> Non
     values = {
         "home": "there", "kfp_endpoint": "http://h:1", "namespace": "team-a", "token_file": "token",
         "cookie_file": "cookie", "timeout": "2.5", "readonly": "true", "context": "prod",
-        "prometheus_url": "https://p/x", "kubeconfig": "kube",
+        "prometheus_url": "https://p/x", "kubeconfig": "kube", "readonly_contexts": "prod-*",
+        "protected_contexts": "prod-*, stage",
     }  # fmt: skip
     assert (
         set(values)

@@ -1,6 +1,6 @@
-"""One source of data, asked again and again: the last good answer is kept with its age, whatever happens next.
+"""What is known of a source of data, and how it is asked again and again: the last good answer stays with its age.
 
-At most one request is under way. Runs inside a Textual worker; ends only when that is cancelled.
+At most one request is under way a source. Ends only when it is cancelled.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from kanary.errors import KanaryError
 
 T = TypeVar("T")
 _LONGEST_PAUSE = 30.0  # seconds between two attempts while a server is away
+FAULT = "A fault in the monitor; its log has it.", "See `kanary info` for where it is, and tell us."
 
-log = logging.getLogger("kanary.tui")
+log = logging.getLogger("kanary.snapshot")
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,19 @@ class Snapshot(Generic[T]):
     hint: str = ""
     failures: int = 0  # in a row
     retry_at: float | None = None
+    live: bool = False  # a watch is open: what is shown is how it is now
 
 
-def succeeded(value: T, now: float) -> Snapshot[T]:
-    return Snapshot(value, now)
+def succeeded(value: T, now: float, *, live: bool = False) -> Snapshot[T]:
+    return Snapshot(value, now, live=live)
 
 
-def failed(before: Snapshot[T], error: str, hint: str, now: float, pause: float) -> Snapshot[T]:
+def failed(before: Snapshot[T], error: KanaryError | tuple[str, str], now: float, pause: float) -> Snapshot[T]:
     """The last good answer stays, with what went wrong since."""
-    return replace(before, error=error, hint=hint, failures=before.failures + 1, retry_at=now + pause)
+    said, hint = error if isinstance(error, tuple) else (error.message, error.hint)
+    # What was live until now is as old as this moment.
+    at = now if before.live and before.value is not None else before.at
+    return replace(before, at=at, error=said, hint=hint, failures=before.failures + 1, retry_at=now + pause, live=False)
 
 
 def back_off(interval: float, failures: int, jitter: float) -> float:
@@ -48,14 +53,19 @@ def back_off(interval: float, failures: int, jitter: float) -> float:
     return base * (1 + jitter / 4)
 
 
+def jittered(seconds: float) -> float:
+    """About so many seconds: many monitors that began at once do not ask at once for ever."""
+    return seconds * random.uniform(0.95, 1.05)
+
+
 async def poll(
     fetch: Callable[[], Awaitable[T]],
-    show: Callable[[Snapshot[T]], Awaitable[None]],
+    show: Callable[[Snapshot[T]], None],
     wake: asyncio.Event,
     interval: Callable[[T], float],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Fetches, shows, waits `interval(answer)` seconds or until `wake` is set; for ever."""
+    """Fetches, shows, waits about `interval(answer)` seconds or until `wake` is set; for ever."""
     snapshot: Snapshot[T] = Snapshot()
     while True:
         wake.clear()
@@ -63,19 +73,20 @@ async def poll(
             value = await fetch()
         except KanaryError as error:
             pause = back_off(1.0, snapshot.failures, random.random())
-            snapshot = failed(snapshot, error.message, error.hint, clock(), pause)
+            snapshot = failed(snapshot, error, clock(), pause)
         except Exception:  # the worker's outermost loop: a fault of ours must not end the monitor
             log.exception("asking a server failed in a way nobody foresaw")
             pause = back_off(1.0, snapshot.failures, random.random())
-            snapshot = failed(snapshot, "A fault in the monitor; its log has it.", "See `kanary info`.", clock(), pause)
+            snapshot = failed(snapshot, FAULT, clock(), pause)
         else:
-            pause = interval(value)
+            pause = jittered(interval(value))
             snapshot = succeeded(value, clock())
-        await show(snapshot)
-        await _sleep(wake, pause)
+        show(snapshot)
+        await sleep(wake, pause)
 
 
-async def _sleep(wake: asyncio.Event, seconds: float) -> None:
+async def sleep(wake: asyncio.Event, seconds: float) -> None:
+    """Waits so long, or until `wake` is set."""
     try:
         await asyncio.wait_for(wake.wait(), seconds)
     except TimeoutError:

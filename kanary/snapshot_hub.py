@@ -1,0 +1,297 @@
+"""All sources of the monitor side by side: each is asked by a task of its own, and holds its newest snapshot.
+
+Headless: knows no terminal, changes no server. Whoever displays reads the attributes, and is told when one is new.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kanary.config import Config
+from kanary.errors import ConfigError
+from kanary.operations import Operation
+from kanary.snapshot import Snapshot, poll, succeeded
+
+if TYPE_CHECKING:
+    from kanary.api import AsyncClient
+    from kanary.kubeconfig import Access
+    from kanary.kubernetes_async import AsyncKubernetes
+    from kanary.snapshot_metrics import Metrics
+    from kanary.snapshot_rights import Rights
+    from kanary.snapshot_runs import Runs
+    from kanary.snapshot_services import Service
+
+T = TypeVar("T")
+RUNS, SERVICES, METRICS, EVENTS, RIGHTS = "runs", "services", "metrics", "events", "rights"
+_EVENTS_KEPT = 1000
+_METRICS = 2.5  # polls of the metrics take so many times the interval: five queries each, and rates move slowly
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is looked at: a namespace, "" for all (services), and how often servers are polled, in seconds."""
+
+    namespace: str = ""
+    everywhere: bool = False
+    interval: float = 2.0
+
+
+class Connections:
+    """The clients of one configuration, each opened by the first who asks, its libraries loaded aside.
+
+    Raises what reading the configuration's files raises, at each call anew: who mends them need not start again.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._opening = asyncio.Lock()
+        self._kfp: AsyncClient | None = None
+        self._kubernetes: AsyncKubernetes | None = None
+        self._prometheus: AsyncClient | None = None
+
+    async def kfp(self) -> AsyncClient:
+        async with self._opening:
+            if self._kfp is None:
+                api = await asyncio.to_thread(importlib.import_module, "kanary.api")
+                from kanary import kfp
+
+                self._kfp = api.AsyncClient(kfp.server(self.config))
+        return self._kfp
+
+    async def kubernetes(self) -> AsyncKubernetes:
+        async with self._opening:
+            if self._kubernetes is None:
+                module = await asyncio.to_thread(importlib.import_module, "kanary.kubernetes_async")
+                self._kubernetes = await asyncio.to_thread(module.connect, self.config)
+            opened = self._kubernetes
+            assert opened is not None
+            opened.readonly = opened.readonly or _matches(opened.access.context, self.config.readonly_contexts)
+        return opened
+
+    async def prometheus(self) -> AsyncClient:
+        if not self.config.prometheus_url:
+            raise ConfigError("No Prometheus is set.", "Name one with --prometheus or KANARY_PROMETHEUS_URL.")
+        async with self._opening:
+            if self._prometheus is None:
+                api = await asyncio.to_thread(importlib.import_module, "kanary.api")
+                metrics = await asyncio.to_thread(importlib.import_module, "kanary.snapshot_metrics")
+                self._prometheus = api.AsyncClient(metrics.server(self.config))
+        return self._prometheus
+
+    @property
+    def access(self) -> Access | None:
+        """The Kubernetes API as the kubeconfig names it, once that was read."""
+        return self._kubernetes.access if self._kubernetes else None
+
+    async def call(self, operation: Operation[T]) -> T:
+        """An operation of Kubeflow Pipelines."""
+        return await (await self.kfp()).call(operation)
+
+    async def close(self) -> None:
+        for client in (self._kfp, self._kubernetes, self._prometheus):
+            if client is not None:
+                await client.close()
+
+
+class Hub:
+    """The newest snapshots. `on_change(name)` is called in the event loop after each new one."""
+
+    def __init__(self, connections: Connections, scope: Scope) -> None:
+        self.connections = connections
+        self.scope = scope
+        self.runs: Snapshot[Runs] = Snapshot()
+        self.services: Snapshot[Mapping[str, Service]] = Snapshot()
+        self.metrics: Snapshot[Metrics] = Snapshot()
+        self.events: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
+        self.rights: Snapshot[Rights] = Snapshot()
+        self.on_change: Callable[[str], None] = lambda name: None
+        self.archived = False
+        self._more = False
+        self._documents: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
+        self._config_maps: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
+        self._wakes: dict[str, list[asyncio.Event]] = {}
+
+    @property
+    def context(self) -> str:
+        """The context of the kubeconfig, as far as is known by now."""
+        entered = self.connections.access
+        return entered.context if entered else self.connections.config.context
+
+    @property
+    def readonly(self) -> bool:
+        """Whether nothing may be changed here: everywhere, or in contexts like this one."""
+        config = self.connections.config
+        return config.readonly or _matches(self.context, config.readonly_contexts)
+
+    @property
+    def protected(self) -> bool:
+        """Whether whoever changes something here has to type its name."""
+        return _matches(self.context, self.connections.config.protected_contexts)
+
+    def snapshot(self, name: str) -> Snapshot[Any]:
+        found: Snapshot[Any] = getattr(self, name)
+        return found
+
+    async def run(self) -> None:
+        """Asks all sources until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for source in (self._poll_runs, self._poll_metrics, self._watch_cluster, self._ask_rights):
+                group.create_task(source())
+
+    def wake(self, *names: str) -> None:
+        """Asks these sources now, all of them without names."""
+        for name in names or tuple(self._wakes):
+            for event in self._wakes.get(name, ()):
+                event.set()
+
+    def page_on(self) -> None:
+        """Asks for older runs than are known, if there are any."""
+        if self.runs.value is not None and self.runs.value.older:
+            self._more = True
+            self.wake(RUNS)
+
+    def show_archived(self, archived: bool) -> None:
+        """With the archived runs, or without: a list of its own, read anew."""
+        self.archived = archived
+        self.runs = Snapshot()
+        self.wake(RUNS)
+
+    def _tell(self, name: str, snapshot: Snapshot[Any]) -> None:
+        setattr(self, name, snapshot)
+        self.on_change(name)
+
+    def _wake_of(self, name: str) -> asyncio.Event:
+        event = asyncio.Event()
+        self._wakes.setdefault(name, []).append(event)
+        return event
+
+    async def _poll_runs(self) -> None:
+        from kanary.snapshot_runs import Runs, refresh
+
+        async def fetch() -> Runs:
+            known, archived, more = self.runs.value or Runs(), self.archived, self._more
+            namespace = self.connections.config.namespace
+            found = await self.connections.call(refresh(known, namespace=namespace, archived=archived, more=more))
+            if archived != self.archived:
+                self.wake(RUNS)  # asked for before the list became another one
+                return Runs()
+            self._more = self._more and not more
+            return found
+
+        def step(found: Runs) -> float:
+            # Where nothing is under way, nothing but a new run can happen.
+            return self.scope.interval * (1 if any(not run.final for run in found.by_id.values()) else 2)
+
+        await poll(fetch, lambda s: self._tell(RUNS, s), self._wake_of(RUNS), step)
+
+    async def _poll_metrics(self) -> None:
+        async def fetch() -> Metrics:
+            client = await self.connections.prometheus()
+            from kanary import snapshot_metrics
+
+            known = self.metrics.value or snapshot_metrics.Metrics()
+            return await client.call(snapshot_metrics.refresh(known, self._metrics_step(known)))
+
+        def step(found: Metrics) -> float:
+            return self._metrics_step(found) if found.profile else 15.0
+
+        await poll(fetch, lambda s: self._tell(METRICS, s), self._wake_of(METRICS), step)
+
+    def _metrics_step(self, known: Metrics) -> float:
+        return max(self.scope.interval * _METRICS, known.interval if known.profile else 0.0)
+
+    async def _ask_rights(self) -> None:
+        async def fetch() -> Rights:
+            api = await self.connections.kubernetes()
+            from kanary.snapshot_rights import rights
+
+            return await api.call(rights(self._namespace(api)))
+
+        await poll(fetch, lambda s: self._tell(RIGHTS, s), self._wake_of(RIGHTS), lambda found: 600.0)
+
+    async def _watch_cluster(self) -> None:
+        """The three watched collections, once there is a client for them."""
+        opened: Snapshot[AsyncKubernetes] = Snapshot()
+        wake, done = self._wake_of(SERVICES), asyncio.Event()
+
+        def show(snapshot: Snapshot[AsyncKubernetes]) -> None:
+            nonlocal opened
+            opened = snapshot
+            if snapshot.error:
+                for name in (SERVICES, EVENTS):
+                    self._tell(name, Snapshot(None, None, snapshot.error, snapshot.hint, 1, snapshot.retry_at))
+            else:
+                done.set()
+
+        asking = asyncio.ensure_future(poll(self.connections.kubernetes, show, wake, lambda api: 3600.0))
+        try:
+            await done.wait()
+        finally:
+            asking.cancel()
+        assert opened.value is not None
+        await self._follow(opened.value)
+
+    async def _follow(self, api: AsyncKubernetes) -> None:
+        from kanary import kubernetes as k8s
+        from kanary.snapshot_services import CONFIG_MAPS
+        from kanary.snapshot_watch import Follower
+
+        self._wakes.pop(SERVICES, None)
+        namespace = self._namespace(api)
+        followers = (
+            Follower(
+                k8s.inference_services(namespace), lambda s: self._joined(documents=s), wake=self._wake_of(SERVICES)
+            ),
+            Follower(
+                k8s.config_maps(namespace),
+                lambda s: self._joined(config_maps=s),
+                selector=CONFIG_MAPS,
+                wake=self._wake_of(SERVICES),
+            ),
+            Follower(
+                k8s.events(namespace),
+                lambda s: self._tell(EVENTS, s),
+                keep=_EVENTS_KEPT,
+                wake=self._wake_of(EVENTS),
+            ),
+        )
+        async with asyncio.TaskGroup() as group:
+            for follower in followers:
+                group.create_task(follower.run(api))
+
+    def _namespace(self, api: AsyncKubernetes) -> str:
+        """The namespace that is looked at; "" for all."""
+        return "" if self.scope.everywhere else self.scope.namespace or api.access.namespace
+
+    def _joined(
+        self,
+        documents: Snapshot[Mapping[str, dict[str, Any]]] | None = None,
+        config_maps: Snapshot[Mapping[str, dict[str, Any]]] | None = None,
+    ) -> None:
+        from kanary.snapshot_services import joined
+
+        self._documents = documents or self._documents
+        self._config_maps = config_maps or self._config_maps
+        if self._documents.value is None:
+            self._tell(SERVICES, self._documents)
+            return
+        if self._config_maps.value is None and not self._config_maps.error:
+            return  # a moment later both are there: versions and canaries do not jump
+        found = MappingProxyType(joined(self._documents, self._config_maps, self.services.value or {}))
+        worse = self._documents if self._documents.error else self._config_maps
+        if worse.error:
+            at, live = self._documents.at, self._documents.live
+            snapshot: Snapshot[Any] = Snapshot(found, at, worse.error, worse.hint, worse.failures, worse.retry_at, live)
+        else:
+            snapshot = succeeded(found, self._documents.at or 0.0, live=True)
+        self._tell(SERVICES, snapshot)
+
+
+def _matches(context: str, patterns: str) -> bool:
+    return bool(context) and any(fnmatchcase(context, pattern.strip()) for pattern in patterns.split(",") if pattern)

@@ -1,0 +1,174 @@
+"""A log with its title line, read by a worker as long as it is looked at. Its text is never markup or an escape."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.widgets import Input, Static
+
+from kanary import kfp
+from kanary.errors import KanaryError
+from kanary.text import log_lines, one_line, shortened
+from tui.log_view import LogView
+
+_KEPT_LINES = 20_000
+_REREAD = 1.0  # seconds before a log is read again where the server ended its answer too early
+
+
+@dataclass(frozen=True)
+class Tail:
+    """A log to read. `key` says whose it is; `open(follow)` reads it; `over()`: nothing more comes.
+
+    It is read from its start each time, unless it is `partial`: then only its end is, and what it gives when it is read
+    again takes the place of what it gave before. `missing` says why there is none to read.
+    """
+
+    key: str
+    name: str
+    open: Callable[[bool], Awaitable[AsyncIterator[str]]] | None
+    over: Callable[[], bool] = lambda: True
+    missing: str = ""
+    partial: bool = False
+
+
+class LogPane(Vertical):
+    """Shows one log at a time; another one as soon as it is told of it."""
+
+    DEFAULT_CSS = """
+    LogPane { height: 1fr; }
+    LogPane > .log-title { height: 1; padding: 0 1; background: $panel; }
+    LogPane > LogView { height: 1fr; padding: 0 1; }
+    LogPane > .find { display: none; height: 1; border: none; padding: 0 1; background: $panel; }
+    LogPane.finding > .find { display: block; }
+    """
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._tail: Tail | None = None
+        self._note = ""
+        # Held, not queried: a piece of log may still come while the screen is being taken down.
+        self._title = Static("Log", classes="log-title", markup=False)
+        self.view = LogView(max_lines=_KEPT_LINES)
+        self._find = Input(classes="find", placeholder="text to find; n, N: next, previous", compact=True)
+
+    def compose(self) -> ComposeResult:
+        yield self._title
+        yield self.view
+        yield self._find
+
+    def watch_log(self, tail: Tail | None) -> None:
+        """Shows this log from now on; the newest news of the one that is shown ends its following."""
+        before, self._tail = self._tail, tail
+        if tail is None or (before is not None and before.key == tail.key):
+            self._tell()
+            return
+        self.view.clear()
+        self._note = ""
+        self._tell()
+        self.run_worker(self._read(tail), group="log", exclusive=True, exit_on_error=False)
+
+    def leave(self) -> bool:
+        """Esc: out of the search field, else out of the search; false where there is neither."""
+        if self.has_class("finding") or self.view.pattern:
+            self._find.value = ""
+            self.view.find("")
+            self.remove_class("finding")
+            self.view.focus()
+            return True
+        return False
+
+    @on(LogView.Changed)
+    def _tell(self) -> None:
+        view = self.view
+        parts = [f"Log of {one_line(self._tail.name)}" if self._tail else "Log"]
+        parts += [] if view.follow else ["(not followed: f follows)"]
+        parts += ["wrapped"] if view.wrap else []
+        if view.pattern:
+            found = view.matches
+            at = found.index(view.match) + 1 if view.match in found else 0
+            parts.append(f"/{view.pattern}: {at} of {len(found)}" if found else f"/{view.pattern}: not found")
+        parts += [self._note] if self._note else []
+        self._title.update("  ".join(parts))
+
+    def _say(self, note: str) -> None:
+        self._note = note
+        self._tell()
+
+    @on(LogView.Find)
+    def _ask(self) -> None:
+        self.add_class("finding")
+        self._find.focus()
+
+    @on(Input.Changed, ".find")
+    def _search(self) -> None:
+        self.view.find(self._find.value)
+
+    @on(Input.Submitted, ".find")
+    def _searched(self) -> None:
+        self.set_class(bool(self._find.value), "finding")
+        self.view.focus()
+
+    @on(LogView.Save)
+    def _save(self) -> None:
+        name = self._tail.name if self._tail else "log"
+        try:
+            path = self.view.save(Path.cwd(), name, datetime.now())
+        except OSError as error:
+            self.app.notify(f"The log could not be saved: {error}", severity="error", markup=False)
+            return
+        self.app.notify(f"Saved: {path}", markup=False)
+
+    # ---- reading
+
+    async def _read(self, tail: Tail) -> None:
+        """Reads until the log is over and has been read once after that."""
+        if tail.open is None:
+            self._say(tail.missing)
+            return
+        position = kfp.LogTail()
+        rest = ""
+        while True:
+            current = self._tail
+            over = current is None or current.over()
+            again = tail.partial and self.view.line_count > 0
+            try:
+                if tail.partial:
+                    position, rest = kfp.LogTail(), ""
+                position.restart()
+                async for piece in await tail.open(not over):
+                    if again:
+                        self.view.clear()
+                        again = False
+                    rest = self._write(rest + position.feed(piece))
+                rest = self._write(rest + position.end())
+            except KanaryError as error:
+                self._say(f"✗ {one_line(error.message)}")
+            else:
+                self._say("" if self.view.line_count or rest else "(empty)")
+            if over:
+                if rest:
+                    self._write(f"{rest}\n")
+                return
+            await asyncio.sleep(_REREAD * 5 if tail.partial else _REREAD)
+
+    def _write(self, text: str) -> str:
+        """Shows the whole lines of `text` and gives the rest."""
+        whole, newline, rest = text.rpartition("\n")
+        if newline:
+            self.view.write_lines(log_lines(whole))
+        if not rest:
+            if self._note:
+                self._say("")
+            return ""
+        # A progress bar writes no newline for minutes: its last state stands beside the title. The last character
+        # may be half of a line's end.
+        rest = rest[:-1].rpartition("\r")[2] + rest[-1]
+        self._say(shortened(log_lines(rest)[0].strip(), 50))
+        return rest

@@ -1,0 +1,426 @@
+"""One service: its revisions with what callers see of each; below, charts, history, events, server logs or the YAML."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.screen import Screen
+from textual.widgets import ContentSwitcher, Footer
+
+from kanary import release
+from kanary.release import Release
+from kanary.snapshot import Snapshot, poll
+from kanary.snapshot_hub import EVENTS, METRICS, SERVICES, Hub
+from kanary.snapshot_metrics import POINTS, Course, Metrics, Point
+from kanary.snapshot_services import Service
+from kanary.snapshot_timeline import Entry, of_service, timeline
+from kanary.text import duration, one_line, plain
+from tui.actions import bindings
+from tui.entries import entry_row
+from tui.graph import chart, latency, percent, rate, share_bar
+from tui.header import Header
+from tui.log_pane import LogPane, Tail
+from tui.look import Spans, clock_time, state_sign, styled, styles
+from tui.service_acts import ServiceActs, rollout_lines, short
+from tui.still import StillText
+from tui.table import Cell, Column, KeyedTable, Row
+
+REVISIONS = (
+    Column("revision", "REVISION", 0),
+    Column("role", "ROLE", 7),
+    Column("version", "VERSION", 16),
+    Column("bar", "", 16, at=108),
+    Column("share", "SHARE", 6, right=True),
+    Column("ready", "READY", 5),
+    Column("requests", "REQ/S", 6, right=True),
+    Column("errors", "ERRORS", 7, right=True),
+    Column("p50", "P50", 7, at=90, right=True),
+    Column("p99", "P99", 7, right=True),
+)
+HISTORY = (
+    Column("when", "WHEN", 11),
+    Column("version", "VERSION", 16),
+    Column("verdict", "VERDICT", 12),
+    Column("revision", "REVISION", 10),
+    Column("who", "WHO", 12),
+    Column("why", "WHY", 0),
+)
+TIMELINE = (Column("when", "WHEN", 11), Column("kind", "KIND", 9), Column("text", "WHAT", 0))
+_PANES = ("charts", "history", "events", "log", "yaml")
+_TITLES = {"charts": "Charts", "history": "History", "events": "Events", "log": "Server log", "yaml": "YAML"}
+_VERDICTS = {
+    release.PROMOTED: "good",
+    release.FOUND: "",
+    release.ROLLED_BACK: "warn",
+    release.FAILED: "bad",
+    release.CANARY: "canary",
+}
+_SERVICE_LABEL, _CONTAINER = "serving.kserve.io/inferenceservice", "kserve-container"
+_TAIL = 2000  # lines of a server's log that are read at first
+_PODS = 5.0  # seconds between two looks for the model servers' pods
+
+
+def facts(service: Service | None, now: datetime) -> list[Spans]:
+    """What it is and how it stands, in words."""
+    if service is None:
+        return [[("The service is gone.", "bold warn")]]
+    status = service.status
+    sign, style = state_sign(service.situation)
+    asked = "" if status.requested is None else f"   asked {status.requested} %, effective {status.effective} %"
+    since = service.canary_since
+    out = f"   out for {duration((now - since).total_seconds())}" if since else ""
+    lines: list[Spans] = [
+        [(f"{status.namespace}/{status.name}", "bold"), (f"   {status.mode}   {one_line(status.url)}", "dim")],
+        [(f"{sign} {service.situation}", style), (asked, ""), (out, "canary")],
+    ]
+    if status.act:
+        lines.append([("last act  ", "dim"), (f"{one_line(status.act)}, {one_line(status.since)}", "")])
+    lines += rollout_lines(service)
+    problems = [service.problem, status.failure, *status.notes]
+    return lines + [[(f"! {one_line(text)}", "warn")] for text in problems if text]
+
+
+def revision_rows(service: Service, metrics: Metrics | None) -> dict[str, Row]:
+    """Its revisions: those with traffic or a part to play."""
+    status = service.status
+    found: dict[str, Row] = {}
+    courses: Mapping[str, Course] = metrics.courses if metrics else {}
+    for revision in status.revisions:
+        course = courses.get(f"{status.namespace}/{revision.name}")
+        now = course.now if course else None
+        role = revision.role or "–"
+        style = revision.role if revision.role in ("stable", "canary") else "dim"
+        found[revision.name] = (
+            Cell(short(status, revision.name)),
+            Cell(role, style),
+            Cell(revision.version or "?"),
+            Cell("", spans=share_bar([(revision.percent, style)], 16)),
+            Cell(f"{revision.percent} %", "bold"),
+            Cell("✓ yes", "good") if revision.ready else Cell("✗ no", "bad"),
+            Cell(rate(now.requests) if now else "–"),
+            Cell(percent(now.errors) if now else "–", "bold bad" if now and now.errors and now.errors > 0.05 else ""),
+            Cell(latency(now.p50) if now else "–", "dim"),
+            Cell(latency(now.p99) if now else "–"),
+        )
+    return found
+
+
+def history_rows(service: Service, now: datetime) -> dict[str, Row]:
+    """Its releases, the newest first, as Kanary has recorded them."""
+    from kanary.snapshot_services import moment
+
+    found: dict[str, Row] = {}
+    for index, entry in reversed(list(enumerate(service.state.history))):
+        denied = release.denial(service.state, entry.digest)
+        verdict = f"{entry.verdict}{', denied' if denied else ''}"
+        found[str(index)] = (
+            Cell(clock_time(moment(entry.when), now), "dim"),
+            Cell(entry.version or entry.digest),
+            Cell(verdict, _VERDICTS.get(entry.verdict, "")),
+            Cell(short(service.status, entry.revision)),
+            Cell(entry.who, "dim"),
+            Cell(entry.why, "dim"),
+        )
+    return found
+
+
+def charts(service: Service, metrics: Metrics | None, width: int, height: int) -> list[Spans]:
+    """Canary against stable: requests, errors and the 99th percentile, side by side, as far back as is known."""
+    if metrics is None or metrics.profile is None:
+        return [[(metrics.note if metrics else "No metrics yet.", "dim")]]
+    status = service.status
+    courses = {
+        role: metrics.courses.get(f"{status.namespace}/{name}")
+        for role, name in (("stable", status.stable or status.created), ("canary", status.canary))
+        if name
+    }
+    known = {role: course.points for role, course in courses.items() if course}
+    if not known:
+        return [[(f"{metrics.profile.name} has counted no request to it yet.", "dim")]]
+    each = max(16, (width - 4) // 3)
+    panels = (
+        ("requests/s", lambda p: p.requests, rate, None),
+        ("errors", lambda p: p.errors, percent, 0.01),
+        ("p99", lambda p: p.p99, latency, None),
+    )
+    drawn = [_panel(title, known, value, words, top, each, height) for title, value, words, top in panels]
+    lines: list[Spans] = [[part for panel in drawn for part in (*panel[row], ("  ", ""))] for row in range(height + 1)]
+    points = max(len(p) for p in known.values())
+    newest, oldest = max(p[-1].at for p in known.values()), min(p[0].at for p in known.values())
+    legend: Spans = (
+        (("█ stable  ", "stable"), ("▒ canary  ", "canary")) if "canary" in known else (("█ stable  ", "stable"),)
+    )
+    span = (
+        f"{duration(newest - oldest)}, {points} points, rates over {metrics.window:.0f} s, from {metrics.profile.name}"
+    )
+    return [*lines, (*legend, (span, "dim"))]
+
+
+def _panel(
+    title: str,
+    known: Mapping[str, Sequence[Point]],
+    value: Any,
+    words: Any,
+    top: float | None,
+    width: int,
+    height: int,
+) -> list[Spans]:
+    """A title line with the newest numbers, and the chart below it, `width` wide."""
+    head: list[tuple[str, str]] = [(f"{title} ", "bold")]
+    for role, points in known.items():
+        head.append((f"{words(value(points[-1]))} ", role))
+    length = sum(len(text) for text, _ in head)
+    head.append((" " * max(0, width - length), ""))
+    body = chart(
+        {role: [value(point) for point in points] for role, points in known.items()}, width, height, POINTS, top
+    )
+    return [tuple(head), *body]
+
+
+class ServiceScreen(Screen[None], ServiceActs):
+    """One service, kept up to date while it is looked at."""
+
+    PLACES: ClassVar[tuple[str, ...]] = ("service", "services")
+    BINDINGS = bindings("services", "service")
+    DEFAULT_CSS = """
+    ServiceScreen > Static { text-wrap: nowrap; text-overflow: ellipsis; }
+    ServiceScreen > #facts { height: auto; max-height: 8; padding: 0 1; }
+    ServiceScreen > #revisions { height: auto; min-height: 3; max-height: 8; }
+    ServiceScreen > #panes { height: 1; padding: 0 1; background: $panel; }
+    ServiceScreen > ContentSwitcher { height: 1fr; }
+    ServiceScreen.stale > #revisions { opacity: 55%; }
+    ServiceScreen VerticalScroll { height: 1fr; padding: 0 1; }
+    ServiceScreen VerticalScroll > Static { height: auto; }
+    ServiceScreen #charts { text-wrap: nowrap; padding: 0 1; height: 1fr; }
+    """
+
+    def __init__(self, hub: Hub, key: str) -> None:
+        super().__init__()
+        self.hub, self._key = hub, key
+        self._wake = asyncio.Event()
+        self._pods: Snapshot[list[dict[str, Any]]] = Snapshot()
+        self._rows: dict[str, Row] = {}
+        self._history: dict[str, Row] = {}
+        self._events: dict[str, Entry] = {}
+        # Held, not queried: an answer may still come while the screen is being taken down.
+        self._header = Header(hub, "services", (SERVICES, METRICS))
+        self._facts = StillText(id="facts")
+        self._revisions = KeyedTable(REVISIONS, id="revisions")
+        self._titles = StillText(id="panes")
+        self._charts = StillText(id="charts")
+        self._history_table = KeyedTable(HISTORY, id="history")
+        self._events_table = KeyedTable(TIMELINE, id="events")
+        self._log = LogPane(id="log")
+        self._yaml = StillText()
+        self._panes = ContentSwitcher(
+            self._charts,
+            self._history_table,
+            self._events_table,
+            self._log,
+            VerticalScroll(self._yaml, id="yaml"),
+            initial="charts",
+        )
+
+    def compose(self) -> ComposeResult:
+        yield self._header
+        yield self._facts
+        yield self._revisions
+        yield self._titles
+        yield self._panes
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        self._revisions.focus()
+        self._display()
+        self.set_interval(1.0, self._tick)
+        self.run_worker(poll(self._find_pods, self._found_pods, self._wake, lambda found: _PODS), group="pods")
+
+    def the_service(self) -> Service | None:
+        return (self.hub.services.value or {}).get(self._key)
+
+    def chosen_release(self) -> Release | None:
+        """The one under the cursor of the history, where that is looked at."""
+        service, chosen = self.the_service(), self._history_table.selected
+        if service is None or chosen is None or not self._history_table.has_focus:
+            return None
+        history = service.state.history
+        return history[int(chosen)] if int(chosen) < len(history) else None
+
+    def changed(self, name: str) -> None:
+        """A source of the monitor has a new snapshot."""
+        if name in (SERVICES, METRICS, EVENTS):
+            self._display()
+
+    def acted(self) -> None:
+        self._display()
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._display)
+
+    def _tick(self) -> None:
+        if self.is_current:
+            self._facts.tell(self._styled(facts(self.the_service(), datetime.now(UTC))))
+
+    def _display(self) -> None:
+        if not self.is_mounted:
+            return
+        service, now = self.the_service(), datetime.now(UTC)
+        self._header.show("services", (SERVICES, METRICS), paused=False)
+        self.set_class(bool(self.hub.services.error) or service is None, "stale")
+        self._facts.tell(self._styled(facts(service, now)))
+        self._titles.tell(self._styled([self._pane_titles()]))
+        if service is None:
+            return
+        self._rows = revision_rows(service, self.hub.metrics.value)
+        self._revisions.show(list(self._rows), lambda key: self._rows[key])
+        self._revisions.styles.height = len(self._rows) + 1
+        self._display_pane(service, now)
+
+    def _pane_titles(self) -> Spans:
+        shown = self._panes.current
+        spans: list[tuple[str, str]] = []
+        for name in _PANES:
+            spans += [(f" {_TITLES[name]} ", "reverse bold" if name == shown else "dim"), (" ", "")]
+        return (*spans, (" Tab: next", "dim"))
+
+    def _display_pane(self, service: Service, now: datetime) -> None:
+        pane = self._panes.current
+        if pane == "charts":
+            size = self._panes.size
+            lines = charts(service, self.hub.metrics.value, size.width - 2, max(3, min(20, size.height - 3)))
+            self._charts.tell(self._styled(lines))
+        elif pane == "history":
+            self._history = history_rows(service, now)
+            self._history_table.show(list(self._history), lambda key: self._history[key])
+        elif pane == "events":
+            entries = of_service(timeline((), {self._key: service}, self.hub.events.value or {}), self._key)
+            self._events = {entry.key: entry for entry in entries}
+            self._events_table.show(list(self._events), self._entry_row)
+        elif pane == "yaml":
+            self._yaml.tell(Text(plain(as_yaml(service.document))))
+        else:
+            self._log.watch_log(self._tail(service))
+
+    def _entry_row(self, key: str) -> Row:
+        when, kind, _, _, _, text = entry_row(self._events[key], datetime.now(UTC))
+        return when, kind, text
+
+    def _styled(self, lines: Sequence[Spans]) -> Text:
+        return styled(lines, styles(self.app))
+
+    # ---- the model servers' logs
+
+    async def _find_pods(self) -> list[dict[str, Any]]:
+        namespace, _, name = self._key.partition("/")
+        api = await self.hub.connections.kubernetes()
+        from kanary import kubernetes as k8s  # brings an HTTP library: not before the first picture
+
+        found = await api.send(k8s.read(k8s.pods(namespace), labelSelector=f"{_SERVICE_LABEL}={name}"))
+        return list(found.get("items") or [])
+
+    def _found_pods(self, snapshot: Snapshot[list[dict[str, Any]]]) -> None:
+        self._pods = snapshot
+        service = self.the_service()
+        if self._panes.current == "log" and service is not None:
+            self._log.watch_log(self._tail(service))
+
+    def _tail(self, service: Service) -> Tail:
+        """The log of the newest server of the revision under the cursor."""
+        revision = self._revisions.selected or service.status.created
+        pods = [pod for pod in self._pods.value or [] if _serves(pod, revision)]
+        name = short(service.status, revision)
+        if not pods:
+            why = one_line(self._pods.error) or "no pod of it is running: its server rests, or has not started"
+            return Tail(f"{revision} none {why}", name, None, missing=why)
+        newest = max(pods, key=lambda pod: str((pod.get("metadata") or {}).get("creationTimestamp")))
+        pod = str((newest.get("metadata") or {}).get("name"))
+
+        async def read(follow: bool) -> AsyncIterator[str]:
+            api = await self.hub.connections.kubernetes()
+            from kanary import kubernetes as k8s
+
+            log = k8s.log(service.status.namespace, pod, container=_CONTAINER, tail=_TAIL, follow=follow)
+
+            async def pieces() -> AsyncIterator[str]:
+                async for line in api.lines(log):
+                    yield f"{line}\n"
+
+            return pieces()
+
+        def over() -> bool:
+            now = self._pods.value or []
+            return all((found.get("metadata") or {}).get("name") != pod for found in now)
+
+        return Tail(f"{revision} {pod}", f"{name} ({pod})", read, over, partial=True)
+
+    # ---- keys
+
+    @on(KeyedTable.Highlighted, "#revisions")
+    def _revision_chosen(self) -> None:
+        service = self.the_service()
+        if self._panes.current == "log" and service is not None:
+            self._log.watch_log(self._tail(service))
+
+    @on(KeyedTable.Selected, "#revisions")
+    def _into_pane(self) -> None:
+        pane = self._panes.current
+        if pane == "log":
+            self._log.view.focus()
+        elif pane in ("history", "events", "yaml"):
+            self._panes.query_one(f"#{pane}").focus()
+
+    def act_back(self) -> None:
+        if self._log.leave():
+            return
+        if self._panes.has_focus_within:
+            self._revisions.focus()
+        else:
+            self.dismiss()
+
+    def act_pane(self) -> None:
+        at = _PANES.index(self._panes.current or "charts")
+        self._show_pane(_PANES[(at + 1) % len(_PANES)])
+
+    def act_yaml(self) -> None:
+        self._show_pane("charts" if self._panes.current == "yaml" else "yaml")
+
+    def _show_pane(self, name: str) -> None:
+        inside = self._panes.has_focus_within
+        self._panes.current = name
+        if inside:
+            self._revisions.focus()
+        self.call_after_refresh(self._display)
+
+    def act_refresh(self) -> None:
+        self._wake.set()
+        self.hub.wake(SERVICES, METRICS, EVENTS)
+
+    def act_copy(self) -> None:
+        self.app.copy_to_clipboard(self._key)
+        self.notify(f"Copied: {self._key}", markup=False, timeout=3)
+
+
+def as_yaml(document: Mapping[str, Any]) -> str:
+    """An object for a person: as YAML, without the bookkeeping of who set which field."""
+    import yaml
+
+    metadata = {key: value for key, value in (document.get("metadata") or {}).items() if key != "managedFields"}
+    return yaml.safe_dump(json.loads(json.dumps(dict(document) | {"metadata": metadata})), sort_keys=False, width=110)
+
+
+def _serves(pod: Mapping[str, Any], revision: str) -> bool:
+    """Whether a pod is of a revision (Knative) or of a Deployment (Standard)."""
+    metadata = pod.get("metadata") or {}
+    labels = metadata.get("labels") or {}
+    named = labels.get("serving.knative.dev/revision")
+    return bool(revision) and (
+        named == revision or (named is None and str(metadata.get("name")).startswith(f"{revision}-"))
+    )
