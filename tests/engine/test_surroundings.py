@@ -17,7 +17,7 @@ from sandbox.engine.placeholders import RunFacts, TaskFailed, words
 from sandbox.errors import Unsupported
 from tests.engine import steps
 
-FACTS = RunFacts("r", "run", "p", "/root", "then", "then", "/w", "t", "task")
+FACTS = RunFacts("r", "run", "p", "/artifacts", "then", "then", "/w", "t", "task")
 
 
 def wheel(folder: Path, name: str, version: str, body: str) -> Path:
