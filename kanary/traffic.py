@@ -11,6 +11,7 @@ import math
 import random
 import threading
 import time
+import uuid
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from kanary.errors import InputError
 from kanary.text import one_line, shortened
 
 REVISION_HEADER = "kanary-revision"  # the sandbox's gateway names in it who answered
+_NONSENSE = b'{"instances": [{"nonsense": true}]}'
 _LATENCIES = 100_000  # the newest that the quantiles are of
 
 
@@ -39,13 +41,18 @@ class Plan:
     timeout: float = 30.0
     headers: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
+    errors: float = 0.0  # share of requests that are nonsense, and to be refused
+    labels: Sequence[str] = ()  # the true class of each body, told to `feedback` so many seconds after the answer
+    labels_after: float = 0.0
+    feedback: str = ""
 
 
 @dataclass(frozen=True)
 class Summary:
     """What came of it so far. A request failed if it got no answer, or another status than 2xx.
 
-    `late` requests were due while `concurrency` were under way, and were sent later.
+    `late` requests were due while `concurrency` were under way, and were sent later. `nonsense` were to be refused:
+    they failed only if they were not. `labelled` rows' true classes were told.
     """
 
     requests: int
@@ -58,6 +65,8 @@ class Summary:
     p50_ms: float | None
     p99_ms: float | None
     late: int = 0
+    nonsense: int = 0
+    labelled: int = 0
 
     def share(self, revision: str) -> float:
         """The revision's part of the requests that name one, 0 to 1."""
@@ -73,12 +82,15 @@ class Traffic:
             raise InputError("There is no row to make requests of.")
         if not (plan.rate > 0 and math.isfinite(plan.rate)):
             raise InputError(f"A rate of {plan.rate} requests a second cannot be kept.", "Choose one above 0.")
+        if plan.labels and len(plan.labels) != len(plan.bodies):
+            raise InputError(f"There are {len(plan.labels)} labels for {len(plan.bodies)} rows.")
         self.plan = plan
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._counts: dict[str, Counter[str]] = {k: Counter() for k in ("status", "revision", "failed", "reason")}
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
-        self._requests = self._failed = self._late = 0
+        self._requests = self._failed = self._late = self._nonsense = self._labelled = 0
+        self._owed: deque[tuple[float, str, str]] = deque()  # when to be told, event, label
         self._started = self._ended = 0.0
         self._problem: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
@@ -117,12 +129,15 @@ class Traffic:
             ordered = sorted(self._latencies)
             counts = {key: dict(counter) for key, counter in self._counts.items()}
             sent, failed, late = self._requests, self._failed, self._late
+            nonsense, labelled = self._nonsense, self._labelled
         return Summary(
             *(sent, failed, counts["status"], counts["revision"], counts["failed"], counts["reason"]),
             seconds=(self._ended or time.monotonic()) - self._started,
             p50_ms=_quantile(ordered, 0.50),
             p99_ms=_quantile(ordered, 0.99),
             late=late,
+            nonsense=nonsense,
+            labelled=labelled,
         )
 
     def _run(self) -> None:
@@ -135,7 +150,8 @@ class Traffic:
 
     async def _send_all(self) -> None:
         plan = self.plan
-        gaps, bodies = random.Random(plan.seed), itertools.cycle(plan.bodies)
+        gaps, numbers = random.Random(plan.seed), itertools.count()
+        told = uuid.uuid4().hex[:8]
         free = asyncio.Semaphore(plan.concurrency)
         url, headers = address(plan.url)
         headers = {"Content-Type": "application/json"} | headers | dict(plan.headers)
@@ -145,6 +161,7 @@ class Traffic:
             httpx.AsyncClient(limits=limits, timeout=timeout, trust_env=False, headers=headers) as client,
             asyncio.TaskGroup() as group,
         ):
+            telling = group.create_task(self._tell(client)) if plan.labels and plan.feedback else None
             ends = math.inf if plan.seconds is None else time.monotonic() + plan.seconds
             due = time.monotonic()
             while not self._stop.is_set() and due < ends:
@@ -156,25 +173,70 @@ class Traffic:
                 if free.locked():
                     self._late += 1
                 await free.acquire()
-                group.create_task(self._one(client, url, next(bodies), free))
+                number = next(numbers)
+                bad = plan.errors > 0 and gaps.random() < plan.errors
+                event = f"{told}-{number}" if plan.labels else ""
+                group.create_task(self._one(client, url, number % len(plan.bodies), free, bad, event))
                 due += gaps.expovariate(plan.rate) if plan.poisson else 1 / plan.rate
+            for _ in range(plan.concurrency):  # all are answered
+                await free.acquire()
+            if telling is not None:
+                await self._tell_rest(client)
+                telling.cancel()
 
-    async def _one(self, client: httpx.AsyncClient, url: str, body: bytes, free: asyncio.Semaphore) -> None:
+    async def _tell(self, client: httpx.AsyncClient) -> None:
+        """Tell labels as they fall due."""
+        while True:
+            await asyncio.sleep(min(0.5, max(0.05, self.plan.labels_after / 10)))
+            await self._tell_due(client, time.monotonic())
+
+    async def _tell_rest(self, client: httpx.AsyncClient) -> None:
+        """Wait for what is still owed, unless it was stopped: then it is told at once."""
+        while self._owed and not self._stop.is_set() and (pause := self._owed[-1][0] - time.monotonic()) > 0:
+            await asyncio.sleep(min(pause, 0.2))
+        await self._tell_due(client, math.inf)
+
+    async def _tell_due(self, client: httpx.AsyncClient, now: float) -> None:
+        due = []
+        while self._owed and self._owed[0][0] <= now:
+            due.append(self._owed.popleft())
+        if not due:
+            return
+        body = [{"id": event, "label": label} for _, event, label in due]
+        try:
+            answer = await client.post(self.plan.feedback, json=body, headers={"Host": _host(self.plan.feedback)})
+            answer.raise_for_status()
+        except (httpx.HTTPError, OSError) as error:
+            with self._lock:
+                self._counts["reason"][f"ground truth was not taken: {shortened(one_line(str(error)), 150)}"] += len(
+                    due
+                )
+            return
+        with self._lock:
+            self._labelled += len(due)
+
+    async def _one(
+        self, client: httpx.AsyncClient, url: str, row: int, free: asyncio.Semaphore, bad: bool, event: str
+    ) -> None:
         begun = time.perf_counter()
         status, revision, reason = "none", "", ""
+        body = _NONSENSE if bad else self.plan.bodies[row]
         try:
-            response = await client.post(url, content=body)
+            response = await client.post(url, content=body, headers={"Ce-Id": event} if event else None)
         except (httpx.TransportError, OSError) as error:
             reason = f"{type(error).__name__}: {error}"
         else:
             status, revision = str(response.status_code), response.headers.get(REVISION_HEADER, "")
-            if not response.is_success:
+            if bad and response.is_success:
+                reason = f"{status}: nonsense was answered"
+            elif not response.is_success and not (bad and 400 <= response.status_code < 500):
                 reason = f"{status}: {_said(response)}"
         finally:
             free.release()
         taken = (time.perf_counter() - begun) * 1000
         with self._lock:
             self._requests += 1
+            self._nonsense += bad
             self._counts["status"][status] += 1
             if revision:
                 self._counts["revision"][revision] += 1
@@ -184,6 +246,8 @@ class Traffic:
                 self._counts["failed"][revision or "?"] += 1
             else:
                 self._latencies.append(taken)
+        if event and not bad and not reason:
+            self._owed.append((time.monotonic() + self.plan.labels_after, event, self.plan.labels[row]))
 
 
 def address(url: str) -> tuple[str, dict[str, str]]:
@@ -194,6 +258,10 @@ def address(url: str) -> tuple[str, dict[str, str]]:
         return url, {}
     port = f":{parts.port}" if parts.port else ""
     return parts._replace(netloc=f"127.0.0.1{port}").geturl(), {"Host": parts.netloc}
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _said(response: httpx.Response) -> str:

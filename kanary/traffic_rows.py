@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Rows:
-    """Requests' bodies, ready to be sent, one row each. `left_out` rows had a missing or unreadable feature."""
+    """Requests' bodies, ready to be sent, one row each. `left_out` rows had a missing or unreadable feature.
+
+    `labels` are the rows' true classes as model.json spells them, where a target was asked for.
+    """
 
     bodies: tuple[bytes, ...]
     left_out: int
+    labels: tuple[str, ...] = ()
 
 
 def from_schema(schema: TableSchema) -> tuple[Column, ...]:
@@ -50,23 +55,54 @@ def from_metadata(metadata: Mapping[str, Any]) -> tuple[Column, ...]:
     return tuple(found)
 
 
-def read_rows(path: Path, columns: Sequence[Column], missing: Iterable[str] = ("",), limit: int = 100_000) -> Rows:
+def read_rows(
+    path: Path,
+    columns: Sequence[Column],
+    missing: Iterable[str] = ("",),
+    limit: int = 100_000,
+    target: str = "",
+    shifts: Mapping[str, float] | None = None,
+) -> Rows:
     """The rows of a CSV or Parquet file as V1 requests. A row without one of the features is left out.
+
+    `target` is the column whose values are the labels; a row without one is left out, too. `shifts` moves features by
+    so many of their standard deviations in this file: drift for whoever watches.
 
     Raises InputError where the file cannot be read, lacks a column or has no usable row; MissingExtra for Parquet
     where pyarrow is not installed.
     """
     parquet = path.suffix.lower() in (".parquet", ".pq")
-    table = _parquet(path, columns, limit) if parquet else _csv(path, columns, set(missing), limit)
-    bodies, left_out = [], 0
+    wanted = [*columns, Column(target, "string")] if target else columns
+    table = _parquet(path, wanted, limit) if parquet else _csv(path, wanted, set(missing), limit)
+    rows, left_out = [], 0
     for row in table:
         if row is None:
             left_out += 1
         else:
-            bodies.append(json.dumps({"instances": [row]}, separators=(",", ":")).encode())
-    if not bodies:
+            rows.append(row)
+    if not rows:
         raise InputError(f"{path} has no row with all features of the model.", f"{left_out} rows were looked at.")
-    return Rows(tuple(bodies), left_out)
+    labels = tuple(_class(row.pop(target)) for row in rows) if target else ()
+    for name, shift in (shifts or {}).items():
+        _shift(rows, columns, name, shift)
+    bodies = tuple(json.dumps({"instances": [row]}, separators=(",", ":")).encode() for row in rows)
+    return Rows(bodies, left_out, labels)
+
+
+def _shift(rows: Sequence[dict[str, Any]], columns: Sequence[Column], name: str, shift: float) -> None:
+    """Move a feature in all rows. Raises InputError for one that is no number."""
+    kinds = {column.name: column.type for column in columns}
+    if kinds.get(name) not in ("number", "integer"):
+        numbers = [column.name for column in columns if column.type in ("number", "integer")]
+        raise InputError(f"{name!r} is no number among the features.", f"Those are: {', '.join(numbers) or 'none'}.")
+    by = shift * statistics.pstdev(row[name] for row in rows)
+    for row in rows:
+        row[name] = round(row[name] + by) if kinds[name] == "integer" else row[name] + by
+
+
+def _class(value: Any) -> str:
+    """A class as model.json spells it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _csv(path: Path, columns: Sequence[Column], missing: set[str], limit: int) -> Iterable[dict[str, Any] | None]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipelines.training import Resources
 
 OUT = Path("build/pipelines")
-NAMES = ("rollout", "training")
+NAMES = ("monitoring", "rollout", "training")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,13 +89,18 @@ def write(name: str, resources: Resources, path: Path) -> None:
     """Compile one pipeline to `path`, beside it first. Raises ConfigError for what kfp refuses or `verify` finds."""
     from kfp import compiler
 
+    from pipelines.monitoring import monitoring
     from pipelines.rollout import rolling_out
     from pipelines.training import training
 
+    made: dict[str, Any] = {
+        "monitoring": lambda: monitoring,
+        "rollout": rolling_out,
+        "training": lambda: training(resources),
+    }
     beside = path.with_name(f".{name}.{os.getpid()}.yaml")
     try:
-        pipeline = training(resources) if name == "training" else rolling_out()
-        compiler.Compiler().compile(pipeline, str(beside))
+        compiler.Compiler().compile(made[name](), str(beside))
         verify(beside)
         os.replace(beside, path)
     except ValueError as error:

@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
 
 def _run(given: argparse.Namespace, home: Home) -> int:
     if given.command == "up":
-        lifecycle.up(home, given.foreground, sys.stdout)
+        lifecycle.up(home, given.foreground, sys.stdout, given.drift)
     elif given.command == "down":
         lifecycle.down(home, sys.stdout)
     elif given.command == "info":
@@ -47,7 +47,7 @@ def _run(given: argparse.Namespace, home: Home) -> int:
     elif given.command == "logs":
         printlogs.logs(home, given.part, given.follow, sys.stdout)
     else:
-        return _supervise(home, given.lock, given.report)
+        return _supervise(home, given.lock, given.report, given.drift)
     return 0
 
 
@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     home.add_argument("--home", help="home folder (default: KANARY_HOME, else the nearest .kanary)")
     up = commands.add_parser("up", parents=[home], help="start the sandbox; a second one finds the first")
     up.add_argument("--foreground", action="store_true", help="stay, and stop the sandbox on ctrl-c")
+    up.add_argument("--drift", action="store_true", help="run the drift detector, too (needs kanary[drift])")
     commands.add_parser("down", parents=[home], help="stop it, and whatever a killed one has left")
     info = commands.add_parser(
         "info", parents=[home], help="parts and model servers: URLs, processes, memory, CPU; paths"
@@ -69,10 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     supervise = commands.add_parser("supervise", parents=[home])  # what `up` starts; takes over its lock and a pipe
     supervise.add_argument("--lock", type=int, required=True)
     supervise.add_argument("--report", type=int, required=True)
+    supervise.add_argument("--drift", action="store_true")
     return parser
 
 
-def _supervise(home: Home, lock: int, pipe: int) -> int:
+def _supervise(home: Home, lock: int, pipe: int, drift: bool) -> int:
     """The supervisor's process: tells `up` how the start goes, then runs on by itself."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for descriptor in (lock, pipe):
@@ -85,7 +87,7 @@ def _supervise(home: Home, lock: int, pipe: int) -> int:
                 os.close(pipe)
 
     try:
-        failure = lifecycle.supervise(home, lock, tell)
+        failure = lifecycle.supervise(home, lock, tell, drift)
     except Exception as error:  # the outermost loop of this process: logged whole, and told in one line
         logging.exception("the supervisor failed")
         failure = f"the supervisor failed: {type(error).__name__}: {error}"

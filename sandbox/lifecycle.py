@@ -25,10 +25,11 @@ _DOWN_DEADLINE_S = 60.0
 _ORPHAN_GRACE_S = 10.0
 
 
-def up(home: Home, foreground: bool, out: TextIO) -> None:
+def up(home: Home, foreground: bool, out: TextIO, drift: bool = False) -> None:
     """Starts the sandbox and returns when all of it answers, or finds it running. Raises SandboxError.
 
-    With `foreground` it returns only after SIGTERM, SIGINT, or `down` from elsewhere.
+    With `drift` the drift detector is one of its parts. With `foreground` it returns only after SIGTERM, SIGINT, or
+    `down` from elsewhere.
     """
     make_home(home)
     lock = _lock_or_running(home)
@@ -40,9 +41,9 @@ def up(home: Home, foreground: bool, out: TextIO) -> None:
         return
     print(f"Starting the sandbox in {home.path}", file=out, flush=True)
     if foreground:
-        failure = supervise(home, lock, lambda message: _print_progress(home, message, out))
+        failure = supervise(home, lock, lambda message: _print_progress(home, message, out), drift)
     else:
-        failure = _start_detached(home, lock, out)
+        failure = _start_detached(home, lock, out, drift)
     os.close(lock)
     if failure:
         raise SandboxError(failure, f"All logs are in {home.logs}.")
@@ -61,10 +62,10 @@ def _lock_or_running(home: Home) -> int | None:
     return lock
 
 
-def _start_detached(home: Home, lock: int, out: TextIO) -> str:
+def _start_detached(home: Home, lock: int, out: TextIO, drift: bool) -> str:
     """Starts the supervisor in a session of its own and passes on its progress; gives what failed, "" for nothing."""
     receiving, sending = os.pipe()
-    argv = [sys.executable, "-P", "-m", "sandbox", "supervise", "--home", str(home.path)]
+    argv = [sys.executable, "-P", "-m", "sandbox", "supervise", "--home", str(home.path), *(["--drift"] * drift)]
     with home.log("supervisor").open("ab") as log:
         child = subprocess.Popen(
             [*argv, "--lock", str(lock), "--report", str(sending)],
@@ -98,7 +99,7 @@ def _lines_within(stream: TextIO, seconds: float) -> Iterator[str]:
         yield line
 
 
-def supervise(home: Home, lock: int, report: Report) -> str:
+def supervise(home: Home, lock: int, report: Report, drift: bool = False) -> str:
     """Runs the supervisor in this process, which holds `lock`, until it is told to stop; gives what failed."""
     import asyncio  # here: the other commands answer without it
 
@@ -109,7 +110,7 @@ def supervise(home: Home, lock: int, report: Report) -> str:
     os.pwrite(lock, json.dumps(own.as_json() if own else {}).encode(), 0)
 
     async def run() -> str:
-        return await Supervisor(home, parts(), report).run()
+        return await Supervisor(home, parts(drift), report).run()
 
     return asyncio.run(run())
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -45,8 +47,9 @@ class Part:
     stop_seconds: float = 10.0
 
 
-def parts() -> tuple[Part, ...]:
-    """The sandbox's parts in the order in which they may start."""
+def parts(drift: bool = False) -> tuple[Part, ...]:
+    """The sandbox's parts in the order in which they may start; the drift detector only where it is asked for."""
+    scraped = ("--drift-port", "{drift.http}") if drift else ()
     return (
         Part(
             name="kfp",
@@ -77,18 +80,40 @@ def parts() -> tuple[Part, ...]:
         Part(
             name="prometheus",
             argv=_module(
-                "sandbox.prometheus", "--port", "{prometheus.http}", "--gateway-admin-port", "{gateway.admin}"
+                *("sandbox.prometheus", "--port", "{prometheus.http}", "--gateway-admin-port", "{gateway.admin}"),
+                *scraped,
             ),
             ports={"http": 9090},
             health="/-/ready",
             required=False,
             start_seconds=180.0,
         ),
+        *((_drift(),) if drift else ()),
     )
 
 
-def _module(name: str, *arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-P", "-m", name, "--home", "{home}", *arguments)
+def _drift() -> Part:
+    """Kanary's drift detector, as a cluster would run it: services whose `logger.url` is its URL are watched.
+
+    KANARY_DRIFT_OPTIONS holds more of its options, as on a command line.
+    """
+    return Part(
+        name="drift",
+        argv=_module(
+            *("serving.drift", "--port", "{drift.http}", "--host", "127.0.0.1", "--releases", "{home}/releases"),
+            *("--prometheus", "http://127.0.0.1:{prometheus.http}"),
+            *shlex.split(os.environ.get("KANARY_DRIFT_OPTIONS", "")),
+            folder="{home}/drift",
+        ),
+        ports={"http": 8085},
+        health="/readyz",
+        required=False,
+        start_seconds=180.0,
+    )
+
+
+def _module(name: str, *arguments: str, folder: str = "{home}") -> tuple[str, ...]:
+    return (sys.executable, "-P", "-m", name, "--home", folder, *arguments)
 
 
 def filled(text: str, home: Path, ports: Ports) -> str:

@@ -83,7 +83,7 @@ def _measure(processes: list[Process]) -> Measure:
 def _describe_part(home: Home, name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     process = recorded(entry)
     ports = entry.get("ports", {})
-    part = next((part for part in parts() if part.name == name), None)
+    part = next((part for part in parts(drift=True) if part.name == name), None)
     state = entry.get("state", "")
     if process is None and state in ("healthy", "starting"):
         state = "dead"

@@ -17,9 +17,10 @@ PEERS = {
     "litserve": ("litserve==0.2.19",),
     "zenml": ("zenml[local]==0.98.0",),
     "metaflow": ("metaflow==2.19.22",),
+    "evidently": ("evidently==0.7.17",),
 }
 SERVERS = ("mlserver", "bentoml", "litserve")
-_BY_THEMSELVES = ("zenml", "metaflow")  # they serve no model of ours
+_BY_THEMSELVES = ("zenml", "metaflow", "evidently")  # they serve no model of ours
 _STAMP = "requirements.txt"
 _CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 

@@ -40,6 +40,22 @@ def traffic(parser: argparse.ArgumentParser) -> Action:
     parser.add_argument("--seconds", type=_positive, metavar="S", help="for so long (default: until interrupted)")
     parser.add_argument("--constant", action="store_true", help="evenly spaced, not at random (Poisson)")
     parser.add_argument("--concurrency", type=int, default=256, metavar="N", help="under way at once (default: 256)")
+    parser.add_argument(
+        "--drift",
+        action="append",
+        default=[],
+        type=_shift,
+        metavar="FEATURE=SHIFT",
+        help="move a number by so many standard deviations; may be given more than once",
+    )
+    parser.add_argument("--errors", type=_share, default=0.0, metavar="SHARE", help="of the requests that are nonsense")
+    parser.add_argument(
+        "--labels-after",
+        type=_seconds,
+        metavar="S",
+        help="tell the drift detector each row's true class, so long after its answer; needs --schema",
+    )
+    parser.add_argument("--feedback", metavar="URL", help="where that is told, if not the sandbox's detector")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     return _traffic
 
@@ -48,7 +64,13 @@ def _traffic(given: argparse.Namespace, config: Config) -> int:
     base = given.url or service_url(given.service, config)
     schema = dataschema.load(_text(given.schema)) if given.schema else None
     columns = traffic_rows.from_schema(schema) if schema else model_columns(base, given.service, config.timeout)
-    rows = traffic_rows.read_rows(given.data, columns, schema.missing_values if schema else ("",))
+    target, feedback = "", ""
+    if given.labels_after is not None:
+        if schema is None:
+            raise InputError("--labels-after needs to know which column is the target.", "Name the schema: --schema.")
+        target, feedback = schema.target, given.feedback or _feedback(config)
+    missing = schema.missing_values if schema else ("",)
+    rows = traffic_rows.read_rows(given.data, columns, missing, target=target, shifts=dict(given.drift))
     if rows.left_out:
         print(f"{rows.left_out} rows have a missing feature and are left out", file=sys.stderr)
     plan = Plan(
@@ -58,6 +80,10 @@ def _traffic(given: argparse.Namespace, config: Config) -> int:
         seconds=given.seconds,
         poisson=not given.constant,
         concurrency=max(1, given.concurrency),
+        errors=given.errors,
+        labels=rows.labels,
+        labels_after=given.labels_after or 0.0,
+        feedback=feedback,
     )
     summary = _watched(Traffic(plan), quiet=given.json)
     print(json.dumps(asdict(summary), indent=2) if given.json else report(summary))
@@ -115,6 +141,10 @@ def report(summary: Summary) -> str:
         failed = summary.failed_by_revision.get(revision, 0)
         lines.append(f"revision   {revision} {count} ({count / total:.1%}), {failed} failed")
     lines += [f"reason     {count} x {one_line(reason)}" for reason, count in summary.reasons.items()]
+    if summary.nonsense:
+        lines.append(f"nonsense   {summary.nonsense} of them, to be refused")
+    if summary.labelled:
+        lines.append(f"labels     {summary.labelled} told")
     if summary.late:
         lines.append(f"late       {summary.late}: the rate could not be kept")
     return "\n".join(lines)
@@ -135,9 +165,21 @@ def _watched(running: Traffic, quiet: bool) -> Summary:
 
 
 def _gateway(config: Config) -> str:
+    return _part(config, "gateway")
+
+
+def _feedback(config: Config) -> str:
+    """Where the sandbox's drift detector takes ground truth. Raises InputError where none runs."""
+    url = _part(config, "drift")
+    if not url:
+        raise InputError("No drift detector runs in a sandbox here.", "`kanary up --drift`, or name one: --feedback.")
+    return f"{url}/v1/feedback"
+
+
+def _part(config: Config, name: str) -> str:
     try:
         parts = json.loads((config.home / "endpoints.json").read_text(encoding="utf-8"))
-        return str(parts["gateway"]["url"]).rstrip("/")
+        return str(parts[name]["url"]).rstrip("/")
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
@@ -155,6 +197,28 @@ def _counts(counts: Any) -> str:
 
 def _ms(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f} ms"
+
+
+def _shift(text: str) -> tuple[str, float]:
+    name, _, value = text.rpartition("=")
+    shift = float(value)
+    if not name or shift - shift != 0:
+        raise ValueError
+    return name, shift
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise ValueError
+    return share
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError
+    return value
 
 
 def _positive(text: str) -> float:

@@ -19,12 +19,15 @@ def main() -> None:
     parser.add_argument("--home", type=Path, required=True, help="the sandbox's home folder")
     parser.add_argument("--port", type=int, required=True, help="port on 127.0.0.1")
     parser.add_argument("--gateway-admin-port", type=int, required=True, help="where Envoy shows its statistics")
+    parser.add_argument(
+        "--drift-port", type=int, default=0, help="where the drift detector shows its metrics, 0: nowhere"
+    )
     options = parser.parse_args()
     found = find()
     if found is None:
         print(HOW_TO_INSTALL, file=sys.stderr)
         sys.exit(CANNOT_RUN)
-    argv = prepare(options.home, found.binary, options.port, options.gateway_admin_port)
+    argv = prepare(options.home, found.binary, options.port, options.gateway_admin_port, options.drift_port)
     os.execv(argv[0], argv)
 
 

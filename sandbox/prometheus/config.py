@@ -25,7 +25,9 @@ class Target:
     path: str = "/metrics"
 
 
-def prepare(home: Path, binary: Path, port: int, envoy_admin_port: int, scrape_interval_s: float = 1.0) -> list[str]:
+def prepare(
+    home: Path, binary: Path, port: int, envoy_admin_port: int, drift_port: int = 0, scrape_interval_s: float = 1.0
+) -> list[str]:
     """Write HOME/prometheus/prometheus.yml and, where there are none yet, empty targets; return the command line.
 
     Prometheus logs to its stderr and reads a changed configuration on SIGHUP; changed targets it notices by itself.
@@ -34,7 +36,7 @@ def prepare(home: Path, binary: Path, port: int, envoy_admin_port: int, scrape_i
     folder = home / "prometheus"
     folder.mkdir(parents=True, exist_ok=True)
     # JSON is YAML.
-    _write(folder / "prometheus.yml", configuration(home, envoy_admin_port, scrape_interval_s))
+    _write(folder / "prometheus.yml", configuration(home, envoy_admin_port, scrape_interval_s, drift_port))
     if not targets_file(home).exists():
         write_targets(home, ())
     options = {
@@ -48,8 +50,8 @@ def prepare(home: Path, binary: Path, port: int, envoy_admin_port: int, scrape_i
     return [str(binary), *(f"--{name}={value}" for name, value in options.items())]
 
 
-def configuration(home: Path, envoy_admin_port: int, scrape_interval_s: float) -> dict[str, Any]:
-    """The configuration document: Envoy's own numbers, the model servers', and Prometheus itself nowhere."""
+def configuration(home: Path, envoy_admin_port: int, scrape_interval_s: float, drift_port: int = 0) -> dict[str, Any]:
+    """The configuration document: Envoy's own numbers, the model servers', the drift detector's where one runs."""
     interval = f"{round(scrape_interval_s * 1000)}ms"
     return {
         "global": {"scrape_interval": interval, "scrape_timeout": interval},
@@ -65,8 +67,14 @@ def configuration(home: Path, envoy_admin_port: int, scrape_interval_s: float) -
                 "honor_labels": True,
                 "file_sd_configs": [{"files": [str(targets_file(home))], "refresh_interval": "10s"}],
             },
+            *([_drift(drift_port)] if drift_port else []),
         ],
     }
+
+
+def _drift(port: int) -> dict[str, Any]:
+    """The detector names the services that it watches: no exported_service beside them."""
+    return {"job_name": "drift", "honor_labels": True, "static_configs": [{"targets": [f"{LOOPBACK}:{port}"]}]}
 
 
 def targets_file(home: Path) -> Path:

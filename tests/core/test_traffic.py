@@ -44,6 +44,7 @@ class Model(ThreadingHTTPServer):
     """A model server behind a gateway: every fifth answer is the canary's, which fails where it is told to."""
 
     daemon_threads = True
+    request_queue_size = 512  # on a busy machine connections wait to be accepted
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)

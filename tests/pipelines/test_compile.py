@@ -45,7 +45,7 @@ def test_impossible_resources_are_refused_and_the_old_file_stays(tmp_path: Path,
     before = (tmp_path / "training.yaml").read_bytes()
     assert compilation.main(["--out", str(tmp_path), *options]) == 2
     assert (tmp_path / "training.yaml").read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["rollout.yaml", "training.yaml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["monitoring.yaml", "rollout.yaml", "training.yaml"]
 
 
 def test_steps_that_reach_outside_are_never_cached(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Telling people, through Apprise: Slack, e-mail, webhooks and the rest."""

@@ -1,0 +1,1 @@
+"""Deciding whether a model is trained again, and starting that run."""
