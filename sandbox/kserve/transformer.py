@@ -15,6 +15,8 @@ from sandbox.kserve.status import TRANSFORMER
 from sandbox.kserve.template import NOT_EMULATED, Refused, problem_of, storage_uri, template
 
 _HTTP_PORT = "8080"
+# One for all names: a pattern for each is compiled at every start, and kept by `re` long after the service is gone.
+_IN_CLUSTER = re.compile(r"(?<![\w.-])([a-z0-9-]+\.[a-z0-9-]+)(\.svc(\.cluster\.local)?)?(:80)?(?![\w.-])")
 
 
 def asked(isvc: Document, config: Config, predictor: str) -> Asked:
@@ -47,9 +49,7 @@ def reachable(text: str, hosts: Mapping[str, str]) -> str:
 
     `hosts` has, by `<service>.<namespace>`, the host and path that lead there without a cluster's DNS.
     """
-    for name, here in hosts.items():
-        text = re.sub(rf"(?<![\w.-]){re.escape(name)}(\.svc(\.cluster\.local)?)?(:80)?(?![\w.-])", here, text)
-    return text
+    return _IN_CLUSTER.sub(lambda found: hosts.get(found[1], found[0]), text)
 
 
 def _arguments(component: Document, main: Document, metadata: Document, predictor: str) -> list[str]:

@@ -13,6 +13,7 @@ from sandbox.kserve.knative import Document
 from sandbox.kserve.predictor import wish
 from sandbox.kserve.servers import spec_of
 from sandbox.kserve.status import component
+from sandbox.kserve.transformer import reachable
 from sandbox.modelserver.command import command
 from tests.kserve.replay import CRASH, URLS, World, flat
 from tests.kserve.rig import Namespace, condition, wait
@@ -64,6 +65,16 @@ def test_a_predictors_name_in_the_cluster_leads_to_it_through_the_gateway(name: 
     assert "--predictor_host=127.0.0.1:8081/serving/ns/m-predictor" in ready.argv
     assert ready.env["URL"] == "http://127.0.0.1:8081/serving/ns/m-predictor/v1"
     assert ready.env["OTHER"] == f"x{name}"
+
+
+@pytest.mark.parametrize(
+    "text", ["m-predictor.nsx", "x.m-predictor.ns", "m-predictor.ns.other", "a-m-predictor.ns", "m.n"]
+)
+def test_a_name_that_only_looks_like_a_components_stays(text: str) -> None:
+    assert reachable(text, {"m-predictor.ns": "HERE"}) == text
+    assert reachable(f"http://m-predictor.ns.svc:80/v1,{text} m-predictor.ns:8080", {"m-predictor.ns": "HERE"}) == (
+        f"http://HERE/v1,{text} HERE:8080"
+    )
 
 
 def test_the_services_url_waits_for_the_transformer() -> None:
