@@ -410,7 +410,8 @@ def has_ended(process: psutil.Process) -> bool:
 def test_the_sender_gives_way_unless_told_otherwise(server: Server, model: Path, tmp_path: Path) -> None:
     assert sender(server).nice() == server_niceness(server)
     with serving(model, tmp_path / "log", "--payload_log", '{"url": "http://127.0.0.1:9/"}') as polite:
-        wait_for(lambda: sender(polite).nice() == 19, "the sender gives way")
+        lowest = min(19, psutil.Process().nice() + 19)
+        wait_for(lambda: sender(polite).nice() == lowest, "the sender gives way")
         assert server_niceness(polite) == psutil.Process().nice()
 
 
