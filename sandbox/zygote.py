@@ -10,6 +10,7 @@ waits for the next to connect, tells it of the workers there are, and of those t
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -26,6 +27,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +83,7 @@ def main() -> int:
     channel = socket.socket(fileno=options.socket_fd) if options.listen_fd is None else None
     listener = socket.socket(fileno=options.listen_fd) if options.listen_fd is not None else None
     failures = preload([name for name in options.preload.split(",") if name])
+    forget_what_ends()
     gc.collect()
     gc.freeze()
     hello = {"ready": True, "pid": os.getpid(), "failures": failures, "threads": threading.active_count()}
@@ -102,6 +105,17 @@ def preload(names: list[str]) -> dict[str, str]:
         except ImportError as error:
             failures[name] = str(error)
     return failures
+
+
+def forget_what_ends() -> None:
+    """Let no worker clean up after its parent's imports: torch's take a worker 50 ms, of memory that goes with it.
+
+    What a step itself registers runs as ever.
+    """
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.atexit = False
+    if dynamo := sys.modules.get("torch._dynamo.utils"):
+        atexit.unregister(dynamo.dump_compile_times)
 
 
 def serve(zygote: Zygote, channel: socket.socket | None) -> None:
@@ -268,8 +282,6 @@ def finish(code: int) -> None:
     with contextlib.suppress(BaseException):
         threading._shutdown()  # type: ignore[attr-defined]
     with contextlib.suppress(BaseException):
-        import atexit
-
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BaseException):
