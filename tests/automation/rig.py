@@ -127,6 +127,8 @@ class Live:
                     api.call(wait_ready(started, deadline=180))
             finally:
                 api.call(deploy.finish(started))
+        if not ready:
+            wait_for(lambda: self.service.status().canary, "KServe has made the canary's revision", 60)
 
     def deploy_bad(self, kind: str, seed: int, fails: float = 0.02) -> None:
         """A canary with that fault; `fails`: the share of its requests, where that is the fault."""

@@ -121,7 +121,7 @@ def test_a_killed_canary_costs_stable_no_request_and_comes_back(
     # What fails is said to be the canary's, by its own header: the judge must see it.
     assert summary.failed_by_revision.get(stable, 0) == 0
     assert set(summary.failed_by_revision) <= {canary}
-    assert summary.by_revision[stable] > 60
+    assert summary.by_revision[stable] > 15
     assert service.sandbox.server(canary)["restarts"] >= 1
     assert service.status().split == {stable: 50, canary: 50}
 
