@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from serving.drift.findings import Multivariate
 from serving.drift.window import Rule
+from serving.options import natural, port, positive, share
 
 Online = Literal["none", "mmd", "lsdd"]
 
@@ -81,7 +82,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--host", default=environment.get("KANARY_HOST") or "127.0.0.1", help="address to listen on ($KANARY_HOST)")
-    add("--port", type=int, default=8085, help="port to listen on, 0 for a free one (default: %(default)s)")
+    add("--port", type=port, default=8085, help="port to listen on, 0 for a free one (default: %(default)s)")
     add("--home", type=Path, required=True, help="folder of what must outlast a restart")
     add(
         "--releases",
@@ -90,49 +91,23 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="where models lie, as FOLDER/NAME/VERSION; may be given more than once",
     )
-    add("--window_rows", type=_natural, default=1000, help="rows that end a window (default: %(default)s)")
-    add("--window_seconds", type=_positive, default=3600.0, help="seconds that end one (default: %(default)s)")
-    add("--minimum_rows", type=_natural, default=200, help="rows it must have then (default: %(default)s)")
-    add("--coverage", type=_share, default=0.5, help="least share of requests with an event, 0 for none (default: 0.5)")
-    add("--alarms_per_month", type=_positive, default=1.0, help="false alarms that are put up with (default: 1)")
+    add("--window_rows", type=natural, default=1000, help="rows that end a window (default: %(default)s)")
+    add("--window_seconds", type=positive, default=3600.0, help="seconds that end one (default: %(default)s)")
+    add("--minimum_rows", type=natural, default=200, help="rows it must have then (default: %(default)s)")
+    add("--coverage", type=share, default=0.5, help="least share of requests with an event, 0 for none (default: 0.5)")
+    add("--alarms_per_month", type=positive, default=1.0, help="false alarms that are put up with (default: 1)")
     add("--multivariate", choices=get_args(Multivariate), default="mmd", help="test of all features together")
-    add("--permutations", type=_natural, default=100, help="of the multivariate test (default: %(default)s)")
+    add("--permutations", type=natural, default=100, help="of the multivariate test (default: %(default)s)")
     add("--online", choices=get_args(Online), default="none", help="online test of all features together")
-    add("--online_ert", type=_natural, default=2000, help="its expected run time in rows (default: %(default)s)")
-    add("--outlier_share", type=_share, default=0.001, help="share of reference rows that count as outliers; 0: none")
+    add("--online_ert", type=natural, default=2000, help="its expected run time in rows (default: %(default)s)")
+    add("--outlier_share", type=share, default=0.001, help="share of reference rows that count as outliers; 0: none")
     add("--prometheus", default=environment.get("KANARY_PROMETHEUS_URL", ""), help="where the proxy's counts are")
     add("--requests_query", default=REQUESTS, help="PromQL: successful requests by namespace, service, revision")
-    add("--max_streams", type=_natural, default=64, help="models in revisions watched at once (default: %(default)s)")
-    add("--max_rows", type=_natural, default=500_000, help="rows held at once; then 429 (default: %(default)s)")
-    add("--max_body_bytes", type=_natural, default=10 << 20, help="longest event (default: %(default)s)")
-    add("--quarantine_bytes", type=_natural, default=4 << 20, help="of corrupt events that are kept")
-    add("--labelled_rows", type=_natural, default=500, help="rows of a window of ground truth (default: %(default)s)")
-    add("--labelled_ert", type=_natural, default=1000, help="expected run time of their online tests (default: 1000)")
-    add("--forget_seconds", type=_positive, default=7 * 24 * 3600.0, help="without events until a stream is forgotten")
+    add("--max_streams", type=natural, default=64, help="models in revisions watched at once (default: %(default)s)")
+    add("--max_rows", type=natural, default=500_000, help="rows held at once; then 429 (default: %(default)s)")
+    add("--max_body_bytes", type=natural, default=10 << 20, help="longest event (default: %(default)s)")
+    add("--quarantine_bytes", type=natural, default=4 << 20, help="of corrupt events that are kept")
+    add("--labelled_rows", type=natural, default=500, help="rows of a window of ground truth (default: %(default)s)")
+    add("--labelled_ert", type=natural, default=1000, help="expected run time of their online tests (default: 1000)")
+    add("--forget_seconds", type=positive, default=7 * 24 * 3600.0, help="without events until a stream is forgotten")
     return parser
-
-
-def _natural(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return value
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
-    return share

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kanary.errors import ConfigError
+from serving.options import boolean, natural, port, share
 from serving.predictor.payloads.spec import PayloadLog, payload_log
 
 MODEL_FOLDER = "/mnt/models"
@@ -73,21 +74,21 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         help="sha256:<hex> that the model must have, besides what release.json says (default: $KANARY_MODEL_DIGEST)",
     )
     add("--host", default=host, help="address to listen on (default: $HOST, $KANARY_HOST, 127.0.0.1; now %(default)s)")
-    add("--http_port", type=_port, default=8080, help="port to listen on, 0 for a free one (default: %(default)s)")
+    add("--http_port", type=port, default=8080, help="port to listen on, 0 for a free one (default: %(default)s)")
     add(
         "--max_body_bytes",
-        type=_natural,
+        type=natural,
         default=10 * MEBIBYTE,
         help="longest request body; a longer one gets 413 (default: %(default)s)",
     )
     add(
         "--torch_threads",
-        type=_natural,
+        type=natural,
         default=0,
         help="threads for one prediction (default: $OMP_NUM_THREADS, else 1 for a small model and the cores, at most "
         "4, for a large one)",
     )
-    add("--grace_period", type=_natural, default=25, help="seconds that requests under way get when told to stop")
+    add("--grace_period", type=natural, default=25, help="seconds that requests under way get when told to stop")
     add(
         "--payload_log",
         default=environment.get("KANARY_PAYLOAD_LOG", ""),
@@ -101,36 +102,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         metavar="0..19",
         help="how far sending gives way to predicting where the processor is busy (default: %(default)s)",
     )
-    add("--payload_sample", type=_share, default=1.0, help="share of predictions that is logged, 0 to 1 (default: 1)")
-    add("--enable_grpc", type=_boolean, default=False, help="answer the V2 protocol over gRPC, too (default: false)")
-    add("--grpc_port", type=_port, default=8081, help="its port, 0 for a free one (default: %(default)s)")
-    add("--workers", type=_natural, default=1, help="KServe's number of processes; only 1 is offered")
+    add("--payload_sample", type=share, default=1.0, help="share of predictions that is logged, 0 to 1 (default: 1)")
+    add("--enable_grpc", type=boolean, default=False, help="answer the V2 protocol over gRPC, too (default: false)")
+    add("--grpc_port", type=port, default=8081, help="its port, 0 for a free one (default: %(default)s)")
+    add("--workers", type=natural, default=1, help="KServe's number of processes; only 1 is offered")
     return parser
-
-
-def _natural(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
-    return int(text)
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
-    return share
-
-
-def _port(text: str) -> int:
-    if _natural(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text} is no port")
-    return int(text)
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return text.lower() == "true"

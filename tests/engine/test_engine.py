@@ -10,6 +10,7 @@ import pytest
 from kfp import dsl
 
 from sandbox.errors import Conflict, InvalidSpec
+from tests.engine.steps import count_in, wait_for
 
 Compile = Callable[[Any], dict[str, Any]]
 component = functools.partial(dsl.component, base_image="python:3.11")
@@ -63,29 +64,6 @@ def fail(how: str) -> None:
 @component
 def nothing_written(out: dsl.OutputPath(int)) -> None:  # type: ignore[valid-type]
     pass
-
-
-@component
-def wait_for(path: str, seconds: float = 30.0) -> str:
-    import os
-    import time
-
-    with open(path + ".began", "a") as file:
-        file.write("x")
-    deadline = time.time() + seconds
-    while not os.path.exists(path) and time.time() < deadline:
-        time.sleep(0.01)
-    return "waited"
-
-
-@component
-def count_in(path: str, fail_until: int = 0) -> int:
-    with open(path, "a+") as file:
-        file.write("x")
-        file.seek(0)
-        runs = len(file.read())
-    assert runs > fail_until, f"attempt {runs} fails"
-    return runs
 
 
 @dsl.pipeline(name="gate")
