@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import logging
 import os
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual.app import App
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.dom import DOMNode
+from textual.worker import Worker, WorkerError
 
 from kanary.config import Config, state_folder
 from kanary.errors import InputError
@@ -74,6 +76,7 @@ class Monitor(App[None]):
         self._connections = Connections(config)
         self.hub = Hub(self._connections, scope or Scope(config.namespace))
         self.hub.on_change = self._changed
+        self._following: Worker[None] | None = None
         self._theme = theme
 
     def on_mount(self) -> None:
@@ -85,9 +88,14 @@ class Monitor(App[None]):
         self.call_after_refresh(self._start)
 
     def _start(self) -> None:
-        self.run_worker(self.hub.run(), group="hub", exclusive=True)
+        self._following = self.run_worker(self.hub.run(), group="hub", exclusive=True)
 
     async def on_unmount(self) -> None:
+        # First who asks, then what they ask through: a request on a closed client would be logged as a fault.
+        if self._following is not None:
+            self._following.cancel()
+            with contextlib.suppress(WorkerError):
+                await self._following.wait()
         await self._connections.close()
 
     def _changed(self, name: str) -> None:

@@ -13,6 +13,7 @@ from sandbox.gateway.bootstrap import LOOPBACK
 from sandbox.gateway.routes import PROBE_HOST, PROBE_PATH
 
 _TIMEOUT_S = 1.0
+_HELD = r"^(http\.gateway\.downstream_rq_active|cluster\..*\.upstream_rq_(pending_)?active)$"
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,23 @@ def cluster_states(admin: Peer, names: Iterable[str]) -> dict[str, ClusterState]
     """The state of those of the named clusters that Envoy knows; None when it does not answer."""
     text = admin.get("/clusters?filter=" + quote(f"^({'|'.join(map(re.escape, names))})$", safe=""))
     return None if text is None else parse_clusters(text)
+
+
+def unsent(admin: Peer) -> int | None:
+    """How many requests Envoy holds that are with no revision: bodies still arriving, pauses between two attempts.
+
+    Envoy has chosen their revision already, but looks its cluster up only when they go out. None when it does not
+    answer.
+    """
+    text = admin.get("/stats?filter=" + quote(_HELD, safe=""))
+    return None if text is None else parse_unsent(text)
+
+
+def parse_unsent(text: str) -> int:
+    """What admin `/stats` says of requests in lines `name: value`: those taken, less those with a cluster."""
+    values = [line.rpartition(": ") for line in text.splitlines() if ": " in line]
+    taken = sum(int(value) for name, _, value in values if name.startswith("http."))
+    return taken - sum(int(value) for name, _, value in values if name.startswith("cluster."))
 
 
 def parse_clusters(text: str) -> dict[str, ClusterState]:

@@ -19,7 +19,6 @@ from sandbox.gateway.files import Document, Files, Held
 from sandbox.gateway.process import ports
 from sandbox.gateway.routes import Routing, routing
 
-# A request between two attempts is counted nowhere; only one to a server that has ended waits longer than this.
 DRAIN_AT_LEAST_S = 2.0
 DRAIN_AT_MOST_S = 65.0
 
@@ -58,6 +57,8 @@ class Gateway:
         self._lock = threading.Lock()
         self._in_use: dict[str, Document] = {}
         self._retired: dict[str, float] = {}
+        # Of these Envoy has held no unsent request since their last route went: none can reach them any more.
+        self._unreachable: set[str] = set()
         self._routes_settled = False
 
     def close(self) -> None:
@@ -86,16 +87,25 @@ class Gateway:
     def sweep(self) -> tuple[RevisionKey, ...]:
         """Remove drained clusters; return the revisions that still drain. Call it now and then while there are any.
 
-        Drained: without requests in flight two seconds after its last route went, or 65 seconds after in any case.
+        Drained, at the earliest two seconds after its last route went: every request that Envoy held unsent at that
+        time has gone out or ended, and then none is in flight; or 65 seconds after in any case.
         """
         with self._lock:
             age = {name: self._clock() - since for name, since in self._retired.items()}
             due = [name for name in age if age[name] >= DRAIN_AT_LEAST_S and self._routes_settled]
-            states = admin.cluster_states(self._admin, due) if due else {}
-            drained = {name for name in due if age[name] >= DRAIN_AT_MOST_S or _idle(states, name)}
+            states = admin.cluster_states(self._admin, due) if self._unreachable.intersection(due) else None
+            drained = {
+                name
+                for name in due
+                if age[name] >= DRAIN_AT_MOST_S or (name in self._unreachable and _idle(states, name))
+            }
+            # Only after that: who goes out between the two questions is in flight at the next sweep.
+            if due and admin.unsent(self._admin) == 0:
+                self._unreachable.update(due)
             if drained:
                 self._clusters.put(discovery(held for name, held in self._on_disk().items() if name not in drained))
                 self._retired = {name: since for name, since in self._retired.items() if name not in drained}
+                self._unreachable -= drained
             return self._draining()
 
     def activity(self, keys: Sequence[RevisionKey]) -> dict[RevisionKey, tuple[int, int]]:
@@ -159,6 +169,7 @@ class Gateway:
             if name not in wanted:
                 self._retired.setdefault(name, self._clock())
         self._retired = {name: since for name, since in self._retired.items() if name not in wanted}
+        self._unreachable.intersection_update(self._retired)
 
     def _draining(self) -> tuple[RevisionKey, ...]:
         return tuple(RevisionKey.parse(name) for name in sorted(self._retired))

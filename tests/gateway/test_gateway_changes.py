@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import itertools
 import json
 import signal
@@ -13,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from sandbox.errors import InvalidSpec, NotFound
-from sandbox.gateway.admin import Peer, cluster_states
+from sandbox.gateway.admin import Peer, cluster_states, unsent
 from sandbox.gateway.clusters import clusters, discovery
 from sandbox.gateway.description import Revision, RevisionKey, Service
 from sandbox.gateway.files import Files, write
 from sandbox.gateway.gateway import DOWN, DRAIN_AT_LEAST_S, DRAIN_AT_MOST_S, Gateway
 from sandbox.gateway.process import prepare
-from tests.gateway.rig import Answer, Client, Envoy, Load, Patient, Upstream, free_ports, until
+from tests.gateway.rig import DEADLINE_S, Answer, Client, Envoy, Load, Patient, Upstream, free_ports, until
 
 HOST = "m.default.localhost"
 Start = Callable[[str], Upstream]
@@ -94,6 +96,35 @@ def test_a_removed_revision_is_kept_until_its_last_request_is_answered(
     until(lambda: gateway.sweep() == (), "the canary is drained")
     assert known(envoy, ["default/m/m-00001", "default/m/m-00002"]) == {"default/m/m-00001"}
     gateway.close()
+
+
+def test_a_revision_chosen_for_a_request_that_still_arrives_is_kept_for_it(envoy: Envoy, upstream: Start) -> None:
+    now = 0.0
+    gateway = Patient(envoy.home, clock=lambda: now)
+    stable, canary = upstream("m-00001"), upstream("m-00002")
+    assert gateway.apply(split(stable, canary, 100)).in_force
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", envoy.port, timeout=DEADLINE_S)) as slow:
+        slow.putrequest("POST", "/v2/models/m/infer", skip_host=True)
+        slow.putheader("Host", HOST)
+        slow.putheader("Content-Length", "4")
+        slow.endheaders(b"ab")
+        until(lambda: held(envoy) == 1, "Envoy has chosen the canary and waits for the rest")
+        assert gateway.apply([Service("default", "m", (stable.revision(100),))]).draining == (CANARY,)
+        now += DRAIN_AT_LEAST_S
+        assert [gateway.sweep() for _ in range(3)] == [(CANARY,)] * 3
+        slow.send(b"cd")
+        answer = slow.getresponse()
+        assert (answer.status, answer.headers["Kanary-Revision"]) == (200, "m-00002")
+    until(lambda: gateway.sweep() == (), "the canary is drained")
+    gateway.close()
+
+
+def held(envoy: Envoy) -> int | None:
+    peer = Peer(envoy.admin_port)
+    try:
+        return unsent(peer)
+    finally:
+        peer.close()
 
 
 def test_draining_ends_even_if_a_request_never_does(envoy: Envoy, upstream: Start, client: Client) -> None:
