@@ -1,4 +1,4 @@
-"""The rollout pipeline: a published release to production, or back: fetch -> deploy at 0 % -> rollout."""
+"""The rollout pipeline: a published release to production, or back: preflight, fetch -> deploy at 0 % -> rollout."""
 
 # No postponed annotations here: kfp reads the types of a pipeline from live annotations.
 from kfp import dsl
@@ -6,6 +6,7 @@ from kfp.dsl import base_component
 
 from components.deploy.component import deploy
 from components.fetch.component import fetch
+from components.preflight.component import preflight
 from components.rollout.component import rollout
 
 
@@ -25,6 +26,7 @@ def rolling_out() -> base_component.BaseComponent:
         mode: str = "",
         ready_timeout_s: int = 600,
     ) -> None:
+        checked = preflight(rollout_policy=policy)
         fetched = fetch(release_uri=release_uri, digest=digest).set_caching_options(False)
         deployed = deploy(
             release=fetched.outputs["release"],
@@ -35,6 +37,7 @@ def rolling_out() -> base_component.BaseComponent:
             ready_timeout_s=ready_timeout_s,
             run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         ).set_caching_options(False)
+        deployed.after(checked)
         rollout(
             service=service,
             namespace=namespace,

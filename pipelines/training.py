@@ -1,7 +1,7 @@
 """The training pipeline: raw data to a released model and its canary, or a refusal with its reasons.
 
-ingest -> validate -> split -> train -> evaluate -> if every gate passed: package -> if a service is named: deploy, and
-with automatic_rollout the canary's rollout by rollout_policy.
+preflight, ingest -> validate -> split -> train -> evaluate -> if every gate passed: package -> if a service is named:
+deploy, and with automatic_rollout the canary's rollout by rollout_policy.
 """
 
 # No postponed annotations here: kfp reads the types of a pipeline from live annotations.
@@ -14,6 +14,7 @@ from components.deploy.component import deploy
 from components.evaluate.component import evaluate
 from components.ingest.component import ingest
 from components.package.component import package
+from components.preflight.component import preflight
 from components.rollout.component import rollout
 from components.split.component import split
 from components.train.component import train
@@ -57,9 +58,12 @@ def training(resources: Resources = Resources()) -> base_component.BaseComponent
         hidden: list = [64, 32],  # type: ignore[type-arg]  # noqa: B006
         learning_rate: float = 0.001,
     ) -> None:
+        # Beside ingest, so that it costs no time.
+        checked = preflight(gates=gates, rollout_policy=rollout_policy, canary_percent=canary_percent)
         # What these two read can change behind an unchanged URI, which the cache cannot see.
         ingested = ingest(uri=data_uri).set_caching_options(False)
         validated = validate(dataset=ingested.outputs["dataset"], schema_uri=schema_uri).set_caching_options(False)
+        validated.after(checked)
         # A seed of its own: models of other seeds are then judged on the same rows.
         parts = split(
             dataset=validated.outputs["validated"],

@@ -43,14 +43,19 @@ class Deployed:
     url: str
 
 
+def check_percent(percent: int) -> None:
+    """Raises InputError unless it is a share that a canary may start with."""
+    if not 0 <= percent <= 99:
+        raise InputError(f"canary_percent is {percent}", "give 0 to 99; `kanary promote` gives all traffic")
+
+
 def deploy(release: Path, uri: str, digest: str | None, target: Target) -> Deployed:
     """Deploy the release in the folder `release`, which KServe will fetch from `uri`.
 
     Raises ModelError for an altered release, InputError for a denied digest or a URI that KServe cannot fetch,
     KanaryError with the model server's last words where its revision never gets ready or fails its smoke test.
     """
-    if not 0 <= target.percent <= 99:
-        raise InputError(f"canary_percent is {target.percent}", "give 0 to 99; `kanary promote` gives all traffic")
+    check_percent(target.percent)
     spec = modelspec.verify(release, digest)
     settings = config.load({"namespace": target.namespace} if target.namespace else {})
     with kubernetes.connect(settings) as api:

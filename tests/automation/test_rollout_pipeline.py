@@ -88,11 +88,10 @@ def test_a_release_goes_to_production_by_its_pipeline_and_leaves_its_evidence(
     assert any(content.startswith(b"<!doctype html>") and b"Promoted: " in content for content in contents.values())
 
 
-def test_a_run_whose_policy_is_wrong_deploys_nothing_of_consequence_and_says_what_is_wrong(
-    live: Live, pipeline: Path
-) -> None:
+def test_a_run_whose_policy_is_wrong_deploys_nothing_and_says_what_is_wrong(live: Live, pipeline: Path) -> None:
+    before = live.service.status()
     run = ended(live.service.sandbox, submitted(live, pipeline, live.releases.v2, {"stepps": [5, 100]}))
     assert run["state"] == "FAILED"
     assert "has no key 'stepps'" in run["error"]["message"]
-    status = live.service.status()
-    assert status.split == {status.stable: 100}
+    after = live.service.status()
+    assert (after.split, after.canary) == (before.split, "") == ({before.stable: 100}, "")

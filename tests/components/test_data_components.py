@@ -16,6 +16,7 @@ from kfp.dsl import HTML, Artifact, Dataset
 
 from components.images import image
 from components.ingest.component import ingest
+from components.preflight.component import preflight
 from components.split.component import split
 from components.validate.component import validate
 from kanary.errors import DataError
@@ -68,7 +69,7 @@ def write_csv(path: Path, *sizes: str) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("component", [ingest, validate, split])
+@pytest.mark.parametrize("component", [ingest, preflight, validate, split])
 def test_a_component_compiles_to_its_image_and_installs_nothing(component: Any, tmp_path: Path) -> None:
     container = compiled(component, tmp_path)
     assert container["image"] == image("pipeline")

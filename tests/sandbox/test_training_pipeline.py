@@ -100,6 +100,7 @@ def test_a_bad_model_is_refused_by_its_gates_and_the_guarded_branch_skipped(subm
     gates = json.dumps(GATES | {"accuracy": {"min": 0.9999}})
     tasks = submit(gates=gates, releases_uri=tmp_path / "releases")
     assert states(tasks) == {
+        "preflight": "SUCCEEDED",
         "ingest": "SUCCEEDED",
         "validate": "SUCCEEDED",
         "split": "SUCCEEDED",
@@ -121,7 +122,18 @@ def test_broken_data_fail_validation_and_nothing_is_trained(submit: Submit, fold
         assert told in message
 
 
-def test_a_gate_that_names_no_metric_never_passes(submit: Submit) -> None:
-    tasks = submit(gates=json.dumps({"acuracy": {"min": 0.1}}))
-    assert states(tasks)["package"] == "SKIPPED"
-    assert tasks["run"]["state"] == "FAILED" or states(tasks)["gates-passed"] == "SKIPPED"
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("gates", {"acuracy": {"min": 0.1}}, "gate 'acuracy': there is no such metric"),
+        ("rollout_policy", {"stepps": [5, 100]}, "has no key 'stepps'"),
+        ("canary_percent", 120, "canary_percent is 120"),
+    ],
+)
+def test_what_a_later_step_would_refuse_is_refused_before_anything_is_trained(
+    submit: Submit, name: str, value: Any, told: str
+) -> None:
+    tasks = submit(**{name: json.dumps(value)})
+    assert tasks["run"]["state"] == "FAILED"
+    assert told in tasks["run"]["error"]["message"]
+    assert {states(tasks)[step] for step in ("validate", "train", "evaluate", "package")} == {"SKIPPED"}
