@@ -13,7 +13,7 @@ from kanary.operations import Request
 
 LOOK, ACT, LOGS, EVENTS = "look at services", "change services", "read server logs", "read events"
 
-_ASKED: Mapping[str, tuple[tuple[str, str, str, str], ...]] = {  # verb, group, resource, subresource
+ASKED: Mapping[str, tuple[tuple[str, str, str, str], ...]] = {  # verb, group, resource, subresource
     LOOK: (("watch", "serving.kserve.io", "inferenceservices", ""), ("watch", "", "configmaps", "")),
     ACT: (
         ("patch", "serving.kserve.io", "inferenceservices", ""),
@@ -43,7 +43,7 @@ class Rights:
 
 def rights(namespace: str) -> Act[Rights]:
     """The rights in a namespace, "" for all; what the server will not say counts as granted: it will refuse itself."""
-    asked = [(ability, entry) for ability, entries in _ASKED.items() for entry in entries]
+    asked = [(ability, entry) for ability, entries in ASKED.items() for entry in entries]
     answers = yield k8s.Together((k8s.who_am_i(), *(_review(namespace, entry) for _, entry in asked)))
     lacks: dict[str, tuple[str, ...]] = {}
     for (ability, (verb, _, resource, sub)), answer in zip(asked, answers[1:], strict=True):

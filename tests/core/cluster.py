@@ -17,6 +17,7 @@ from kanary.kubernetes import SELF_REVIEW, Act, Change, Document, Step, Together
 from kanary.operations import Request
 from sandbox.kserve.config import Config
 from sandbox.kserve.runtimes import Runtime
+from tests.core.rights import allowed
 from tests.kserve.replay import CRASH, World
 
 T = TypeVar("T")
@@ -94,6 +95,7 @@ class Cluster:
     def send(self, request: Request) -> Document:
         """One request, as the API server answers it."""
         self.sent.append(request)
+        allowed(request)
         if self.before_request is not None:
             self.before_request(request)
         if request.path == SELF_REVIEW:
@@ -142,6 +144,7 @@ class Cluster:
 
     def _wait(self, step: Change) -> Document | None:
         name = step.name
+        allowed(Request("GET", step.collection, {"watch": "true"}))
         current = self.objects.get(path(name))
         if current is not None and current["metadata"]["resourceVersion"] != step.resource_version:
             return copy.deepcopy(current)

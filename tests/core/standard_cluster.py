@@ -14,6 +14,7 @@ from sandbox.kserve.knative import Failure
 from sandbox.kserve.runtimes import Runtime
 from sandbox.modelserver.spec import BACKING_OFF
 from tests.core.cluster import NAMESPACE, RUNTIME, Cluster, digest, path
+from tests.core.rights import allowed
 from tests.kserve.standard_replay import World
 
 ROUTES = f"/apis/gateway.networking.k8s.io/v1/namespaces/{NAMESPACE}/httproutes/"
@@ -38,6 +39,7 @@ class StandardCluster(Cluster):
     accepted: bool = True
 
     def send(self, request: Request) -> Document:
+        allowed(request)
         if request.method == "GET" and request.path.startswith(ROUTES):
             return self._route(request.path.removeprefix(ROUTES))
         if request.method == "GET" and request.path == PODS:
