@@ -231,8 +231,9 @@ def connect(config: Config) -> Kubernetes:
 
 
 def allow(entered: Access, request: Request, readonly: bool) -> None:
-    """Raises KanaryError for a change where nothing may be changed."""
-    if readonly and request.changes and request.path not in HARMLESS:
+    """Raises KanaryError for a change where nothing may be changed; a server-side dry run is none."""
+    kept = request.path not in HARMLESS and request.params.get("dryRun") != "All"
+    if readonly and request.changes and kept:
         raise KanaryError(
             f"Read-only: {request.method} {request.path} was not sent to {entered.url}.",
             "Take away --readonly, KANARY_READONLY or `readonly` in the configuration file to allow it.",

@@ -183,6 +183,10 @@ def test_readonly_sends_no_change(api: Kubernetes, namespace: str, kanary: Run) 
     code, _, err = kanary("rollback", "m", "--readonly")
     assert code == 1
     assert "Read-only: PUT" in err
+    # What the API server only tries out is no change.
+    for act in (("rollback", "m"), ("set-traffic", "m", "20")):
+        code, out, err = kanary(*act, "--readonly", "--dry-run")
+        assert (code, err) == (0, ""), out
     assert api.call(steer.status("m", namespace)).resource_version == before.resource_version
 
 
