@@ -7,9 +7,10 @@ line and the monitor. Read-only is enforced here, in the one place every request
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -26,7 +27,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Server:
-    """An HTTP API and how to enter it. `hint` says what to do when it does not answer."""
+    """An HTTP API and how to enter it. `hint` says what to do when it does not answer.
+
+    `settings`: how the settings' names begin that a person would change to get in.
+    """
 
     name: str
     url: str
@@ -35,6 +39,9 @@ class Server:
     cookie_file: Path | None = None
     readonly: bool = False
     hint: str = ""
+    ca_file: Path | None = None  # PEM; None trusts the system's authorities
+    headers: Mapping[str, str] = field(default_factory=dict)
+    settings: str = ""
 
 
 class Client:
@@ -154,11 +161,22 @@ def _throw(operation: Operation[Any], error: ApiError) -> _Step:
 
 def _options(server: Server) -> dict[str, Any]:
     return {
+        "verify": _trust(server),
         "timeout": httpx.Timeout(server.timeout, connect=min(server.timeout, 5.0)),
         "default_encoding": "utf-8",
         # A proxy of the environment cannot reach this machine's own loopback.
         "trust_env": not _is_loopback(server.url),
     }
+
+
+def _trust(server: Server) -> ssl.SSLContext | bool:
+    if server.ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=str(server.ca_file))
+    except OSError as error:
+        key = f"{server.settings}ca_file"
+        raise ConfigError(f"The {key} {server.ca_file} cannot be used: {error}", f"Set {key} to a PEM file.") from error
 
 
 def _patient(server: Server) -> httpx.Timeout:
@@ -185,11 +203,11 @@ def _arguments(server: Server, request: Request) -> dict[str, Any]:
 
 
 def _credentials(server: Server) -> dict[str, str]:
-    headers = {}
+    headers = dict(server.headers)
     if server.token_file is not None:
-        headers["Authorization"] = f"Bearer {_secret(server.token_file, 'token_file')}"
+        headers["Authorization"] = f"Bearer {_secret(server.token_file, f'{server.settings}token_file')}"
     if server.cookie_file is not None:
-        headers["Cookie"] = _secret(server.cookie_file, "cookie_file")
+        headers["Cookie"] = _secret(server.cookie_file, f"{server.settings}cookie_file")
     return headers
 
 
@@ -268,6 +286,8 @@ def _reason(response: httpx.Response) -> str:
 
 def _status_hint(server: Server, status: int) -> str:
     if status in (301, 302, 303, 307, 308, 401, 403):
+        if server.settings:
+            return f"It wants a login, or refuses this one: set {server.settings}token_file."
         return (
             "It wants a login, or refuses this one: set token_file or cookie_file, and the namespace in multi-user use."
         )

@@ -26,9 +26,10 @@ Command = Callable[[argparse.ArgumentParser], Action]
 
 _SERVER = ("kfp_endpoint", "namespace", "home", "token_file", "cookie_file", "timeout")
 _CHANGES = (*_SERVER, "readonly")
-_MONITOR = (*_CHANGES, "kubeconfig", "context", "prometheus_url", "readonly_contexts", "protected_contexts")
+_PROMETHEUS = tuple(setting.key for setting in SETTINGS if setting.key.startswith("prometheus_"))
+_MONITOR = (*_CHANGES, "kubeconfig", "context", *_PROMETHEUS, "readonly_contexts", "protected_contexts")
 _CLUSTER = ("kubeconfig", "context", "namespace", "home", "timeout")
-_COUNTS = (*_CLUSTER, "prometheus_url")
+_COUNTS = (*_CLUSTER, *_PROMETHEUS)
 
 
 @dataclass(frozen=True)

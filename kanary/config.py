@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from kanary.errors import ConfigError
 
 DEFAULT_ENDPOINT = "http://127.0.0.1:8888"
+TENANT = "X-Scope-OrgID"  # the header of Prometheus' tenants
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,10 @@ class Config:
     readonly: bool
     context: str
     prometheus_url: str
+    prometheus_token_file: Path | None  # as token_file
+    prometheus_ca_file: Path | None  # PEM; whom to trust instead of the system's authorities
+    prometheus_tenant: str  # sent as X-Scope-OrgID (Mimir, Cortex, Thanos)
+    prometheus_selectors: Mapping[str, str]  # label matchers of every query
     readonly_contexts: str  # patterns of contexts' names, commas between them: read-only there
     protected_contexts: str  # the same: whoever changes something there has to type its name
     kubeconfig: str  # one path, or several with os.pathsep between them, as KUBECONFIG has them
@@ -123,6 +128,25 @@ def _truth(raw: Any, base: Path) -> bool:
     ]
 
 
+def _header(raw: Any, base: Path) -> str:
+    if not isinstance(raw, str) or not raw.isascii() or not raw.isprintable():
+        raise ValueError
+    return raw.strip()
+
+
+def _labels(raw: Any, base: Path) -> Mapping[str, str]:
+    """`cluster=prod,team=a`, or a table of the configuration file."""
+    if isinstance(raw, str):
+        parts = (part.partition("=") for part in raw.split(",") if part.strip())
+        raw = {label.strip(): value.strip() if equals else None for label, equals, value in parts}
+    if not isinstance(raw, dict):
+        raise ValueError
+    for label, value in raw.items():
+        if not isinstance(value, str) or not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", label) or not value.isprintable():
+            raise ValueError
+    return MappingProxyType(raw)
+
+
 _URL = "an http:// or https:// address without credentials, such as http://127.0.0.1:8888"
 
 SETTINGS = (  # `home` first: the others may depend on it
@@ -181,6 +205,41 @@ SETTINGS = (  # `home` first: the others may depend on it
         "contexts where the monitor has a name typed before a change",
     ),
     Setting("prometheus_url", "--prometheus", "KANARY_PROMETHEUS_URL", _url, _URL, "Prometheus"),
+    Setting(
+        "prometheus_token_file",
+        "--prometheus-token-file",
+        "KANARY_PROMETHEUS_TOKEN_FILE",
+        _path,
+        "a file",
+        "file with Prometheus' bearer token",
+        default=None,
+    ),
+    Setting(
+        "prometheus_ca_file",
+        "--prometheus-ca-file",
+        "KANARY_PROMETHEUS_CA_FILE",
+        _path,
+        "a file",
+        "PEM file of the authorities that Prometheus' certificate is checked with",
+        default=None,
+    ),
+    Setting(
+        "prometheus_tenant",
+        "--prometheus-tenant",
+        "KANARY_PROMETHEUS_TENANT",
+        _header,
+        "printable ASCII text",
+        "tenant, sent as X-Scope-OrgID (Mimir, Cortex, Thanos)",
+    ),
+    Setting(
+        "prometheus_selectors",
+        "--prometheus-selectors",
+        "KANARY_PROMETHEUS_SELECTORS",
+        _labels,
+        "label=value, commas between them, such as cluster=prod,team=a",
+        "label matchers of every query",
+        default=MappingProxyType({}),
+    ),
     Setting(
         "kubeconfig",
         "--kubeconfig",

@@ -196,7 +196,8 @@ class Hub:
             from kanary import snapshot_metrics
 
             known = self.metrics.value or snapshot_metrics.Metrics()
-            return await client.call(snapshot_metrics.refresh(known, self._metrics_step(known)))
+            selectors = self.connections.config.prometheus_selectors
+            return await client.call(snapshot_metrics.refresh(known, self._metrics_step(known), selectors))
 
         def step(found: Metrics) -> float:
             return self._metrics_step(found) if found.profile else 15.0

@@ -11,53 +11,19 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from kanary.config import Config
+from kanary.config import TENANT, Config
 from kanary.errors import ApiError
 from kanary.operations import Operation, Request
+from kanary.rollout import profiles
+from kanary.rollout.profiles import Profile, Where
 
 if TYPE_CHECKING:
     from kanary.api import Server
 
 POINTS = 60  # of a course
 _SHORTEST, _LONGEST = 10.0, 300.0  # seconds of a window
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Whose metrics they are, and how they call things. `unit`: seconds in one unit of the latency buckets."""
-
-    name: str
-    requests: str  # the counter of requests; that it is there is how the profile is found
-    failed: tuple[str, ...]  # selectors of counters of failed ones
-    buckets: str
-    namespace: str
-    revision: str
-    unit: float
-    active: str = ""  # the gauge of requests under way, where there is one
-
-
-PROFILES = (
-    Profile(
-        "Envoy",
-        "envoy_cluster_upstream_rq_total",
-        # What was retried has failed once, though its caller did not see it.
-        ('envoy_cluster_upstream_rq_xx{envoy_response_code_class="5"}', "envoy_cluster_upstream_rq_retry"),
-        "envoy_cluster_upstream_rq_time_bucket",
-        "namespace",
-        "revision",
-        0.001,
-        "envoy_cluster_upstream_rq_active",
-    ),
-    Profile(
-        "Knative queue-proxy",
-        "revision_app_request_count",
-        ('revision_app_request_count{response_code_class="5xx"}',),
-        "revision_app_request_latencies_bucket",
-        "namespace_name",
-        "revision_name",
-        0.001,
-    ),
-)
+_LOOK_BACK = 300.0  # seconds in which a proxy must have been scraped to be found
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -90,11 +56,14 @@ class Metrics:
     profile: Profile | None = None
     window: float = 60.0
     interval: float = 15.0  # seconds between two scrapes
+    blind: str = ""  # why what is counted cannot be told apart by revision
 
     @property
     def note(self) -> str:
         """What is missing, if anything is."""
-        return "" if self.profile else "Prometheus has no metrics that tell revisions apart"
+        if self.profile:
+            return ""
+        return self.blind or "Prometheus has no metrics that tell revisions apart"
 
 
 def server(config: Config) -> Server:
@@ -105,66 +74,72 @@ def server(config: Config) -> Server:
         name="Prometheus",
         url=config.prometheus_url,
         timeout=config.timeout,
+        token_file=config.prometheus_token_file,
         readonly=True,
+        ca_file=config.prometheus_ca_file,
+        headers={TENANT: config.prometheus_tenant} if config.prometheus_tenant else {},
+        settings="prometheus_",
         hint=f"The address is from {config.sources['prometheus_url']}; `kanary info` says more.",
     )
 
 
-def refresh(known: Metrics, step: float) -> Operation[Metrics]:
+def refresh(known: Metrics, step: float, selectors: Mapping[str, str] = _NONE) -> Operation[Metrics]:
     """`known` with one more point a revision; the whole course anew where there is none, or too long ago.
 
-    `step`: seconds between two points. Raises ApiError where Prometheus does not answer as it should.
+    `step`: seconds between two points; `selectors`: further label matchers of every query. Raises ApiError where
+    Prometheus does not answer as it should.
     """
     if known.profile is None:
-        known = yield from _found(known)
+        known = yield from _found(known, selectors)
         if known.profile is None:
             return known
     profile = known.profile
     assert profile is not None
+    asked = queries(profile, known.window, selectors)
     last = max((course.now.at for course in known.courses.values()), default=None)
     now = yield from _instant("time()")
     moment = now[0][1] if now else 0.0
     if last is None or not 0 <= moment - last <= 5 * step:
-        return (yield from _whole(known, profile, moment, step))
+        return (yield from _whole(known, profile, asked, moment, step))
     answers = []
-    for query in queries(profile, known.window):
+    for query in asked:
         found = yield from _instant(query, moment)
         answers.append({_key(profile, labels): value for labels, value in found})
     return replace(known, courses=MappingProxyType(_extended(known.courses, _points(moment, answers, profile))))
 
 
-def queries(profile: Profile, window: float) -> tuple[str, str, str, str]:
+def queries(profile: Profile, window: float, selectors: Mapping[str, str]) -> tuple[str, str, str, str]:
     """Requests a second, failed ones a second, the median and the 99th percentile of latency, by revision."""
-    by, span = f"{profile.namespace}, {profile.revision}", f"{window:.0f}s"
-    failed = " or ".join(f"rate({selector}[{span}])" for selector in profile.failed)
-    buckets = f"sum by (le, {by}) (rate({profile.buckets}[{span}]))"
-    return (
-        f"sum by ({by}) (rate({profile.requests}[{span}]))",
-        f"sum by ({by}) ({failed})",
-        f"histogram_quantile(0.5, {buckets})",
-        f"histogram_quantile(0.99, {buckets})",
+    assert profile.wide is not None
+    wide = profile.wide
+    requests, failed, buckets = (
+        profiles.spanned(template, selectors, window) for template in (wide.requests, wide.failed, wide.latency)
     )
+    return requests, failed, f"histogram_quantile(0.5, {buckets})", f"histogram_quantile(0.99, {buckets})"
 
 
-def _found(known: Metrics) -> Operation[Metrics]:
-    """The first profile that has series with a revision, and a window of at least four scrapes."""
-    for profile in PROFILES:
-        selector = f'{profile.requests}{{{profile.revision}!=""}}'
-        counts = yield from _instant(f"max(count_over_time({selector}[5m]))")
+def _found(known: Metrics, selectors: Mapping[str, str]) -> Operation[Metrics]:
+    """The first profile that has series of revisions, and a window of at least four scrapes."""
+    for profile in profiles.ALL:
+        if profile.wide is None:
+            continue
+        counts = yield from _instant(f"max({profiles.spanned(profile.wide.probe, selectors, _LOOK_BACK)})")
         scrapes = counts[0][1] if counts else 0.0
+        if scrapes and profile.blind:
+            return replace(known, blind=f"{profile.counter} counts here, and: {profile.blind}")
         if scrapes:
-            newest = yield from _instant(f"max(count_over_time({selector}[1m]))")
-            a_minute = newest[0][1] if newest else scrapes / 5
+            newest = yield from _instant(f"max({profiles.spanned(profile.wide.probe, selectors, 60.0)})")
+            a_minute = newest[0][1] if newest else scrapes * 60.0 / _LOOK_BACK
             interval = 60.0 / max(a_minute, 0.2)
             window = min(_LONGEST, max(_SHORTEST, 4 * interval))
-            return replace(known, profile=profile, window=window, interval=interval)
-    return known
+            return replace(known, profile=profile, window=window, interval=interval, blind="")
+    return replace(known, blind="")
 
 
-def _whole(known: Metrics, profile: Profile, end: float, step: float) -> Operation[Metrics]:
+def _whole(known: Metrics, profile: Profile, asked: Sequence[str], end: float, step: float) -> Operation[Metrics]:
     answers: list[dict[str, dict[float, float]]] = []
     span = {"start": f"{end - step * (POINTS - 1):.3f}", "end": f"{end:.3f}", "step": f"{step:.3f}"}
-    for query in queries(profile, known.window):
+    for query in asked:
         answer = yield Request("GET", "/api/v1/query_range", {"query": query} | span)
         found: dict[str, dict[float, float]] = {}
         for entry in _result(answer):
@@ -228,7 +203,8 @@ def _finite(value: float | None, unit: float) -> float | None:
 
 
 def _key(profile: Profile, labels: Mapping[str, str]) -> str:
-    return f"{labels.get(profile.namespace, '')}/{labels.get(profile.revision, '')}"
+    namespace = labels.get(profile.wide.namespace, "") if profile.wide else ""
+    return f"{namespace}/{labels.get(profile.arm, '')}"
 
 
 @dataclass(frozen=True)
@@ -240,13 +216,13 @@ class Count:
     active: float = 0.0  # under way
 
 
-def count(profile: Profile, namespace: str, revisions: Sequence[str]) -> Operation[Count]:
-    """The raw counters of some revisions at the newest scrape."""
-    names = "|".join(revisions)
-    where = f'{{{profile.namespace}="{namespace}",{profile.revision}=~"{names}"}}'
-    total = yield from _instant(f"sum({profile.requests}{where})")
-    scraped = yield from _instant(f"max(timestamp({profile.requests}{where}))")
-    active = (yield from _instant(f"sum({profile.active}{where})")) if profile.active else []
+def count(profile: Profile, where: Where) -> Operation[Count]:
+    """The raw counters of some revisions of a service, at the newest scrape."""
+    queries = profile.queries(where)
+    total = yield from _instant(queries["requests"])
+    scraped = yield from _instant(queries["seen"])
+    active = (yield from _instant(profiles.filled(profile.active, where))) if profile.active else []
     if not total or not scraped:
         return Count(None)
-    return Count(total[0][1], scraped[0][1], active[0][1] if active else 0.0)
+    newest = max(value for _, value in scraped)
+    return Count(sum(value for _, value in total), newest, sum(value for _, value in active))

@@ -144,7 +144,7 @@ def charts(service: Service, metrics: Metrics | None, width: int, height: int) -
     }
     known = {role: course.points for role, course in courses.items() if course}
     if not known:
-        return [[(f"{metrics.profile.name} has counted no request to it yet.", "dim")]]
+        return [[(f"No request to it was counted yet by {metrics.profile.counter}.", "dim")]]
     each = max(16, (width - 4) // 3)
     panels = (
         ("requests/s", lambda p: p.requests, rate, None),
@@ -158,9 +158,8 @@ def charts(service: Service, metrics: Metrics | None, width: int, height: int) -
     legend: Spans = (
         (("█ stable  ", "stable"), ("▒ canary  ", "canary")) if "canary" in known else (("█ stable  ", "stable"),)
     )
-    span = (
-        f"{duration(newest - oldest)}, {points} points, rates over {metrics.window:.0f} s, from {metrics.profile.name}"
-    )
+    counted = f"rates over {metrics.window:.0f} s, from {metrics.profile.counter}"
+    span = f"{duration(newest - oldest)}, {points} points, {counted}"
     return [*lines, (*legend, (span, "dim"))]
 
 

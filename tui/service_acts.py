@@ -369,6 +369,7 @@ _STEP = {decide.WAIT: "dim", "effective": "good", decide.COMPLETE: "good"}
 async def tell_last_request(hub: Hub, status: ServiceStatus, bad: Sequence[str], say: Say) -> None:
     """Tells when the callers' proxy has counted the last request to revisions that get no traffic any more."""
     from kanary import snapshot_metrics
+    from kanary.rollout.profiles import Where
 
     names = ", ".join(short(status, name) for name in bad)
     metrics = hub.metrics.value
@@ -376,12 +377,13 @@ async def tell_last_request(hub: Hub, status: ServiceStatus, bad: Sequence[str],
         why = one_line(hub.metrics.error or (metrics.note if metrics else "") or "no metrics yet")
         say(f"whether requests still reach {names} cannot be seen: {why}", "warn")
         return
+    where = Where(status.namespace, status.name, tuple(bad), hub.connections.config.prometheus_selectors)
     before: snapshot_metrics.Count | None = None
     ends = time.monotonic() + max(_QUIET, 4 * metrics.interval)
     try:
         client = await hub.connections.prometheus()
         while time.monotonic() < ends:
-            found = await client.call(snapshot_metrics.count(metrics.profile, status.namespace, bad))
+            found = await client.call(snapshot_metrics.count(metrics.profile, where))
             if found.total is None:
                 say(f"the proxy has no route to {names} any more: its last request is gone", "good")
                 return

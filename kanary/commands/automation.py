@@ -213,8 +213,24 @@ def _whose(status: ServiceStatus, policy: Policy) -> tuple[Where, Arms]:
 
 def _policy(given: argparse.Namespace, config: Config) -> Policy:
     policy = policies.load(given.project) if given.project else Policy()
-    url = policy.prometheus.url or config.prometheus_url
-    return replace(policy, prometheus=replace(policy.prometheus, url=url))
+    return replace(policy, prometheus=_with_settings(policy.prometheus, config))
+
+
+def _with_settings(asked: policies.Prometheus, config: Config) -> policies.Prometheus:
+    """What the policy leaves open of how Prometheus is entered, as Kanary's settings have it.
+
+    Another server than the settings' is never sent their token or tenant.
+    """
+    if asked.url and asked.url != config.prometheus_url:
+        return asked
+    return replace(
+        asked,
+        url=config.prometheus_url,
+        token_file=asked.token_file or str(config.prometheus_token_file or ""),
+        ca_file=asked.ca_file or str(config.prometheus_ca_file or ""),
+        tenant=asked.tenant or config.prometheus_tenant,
+        selectors={**config.prometheus_selectors, **asked.selectors},
+    )
 
 
 def _add_service(parser: argparse.ArgumentParser) -> None:

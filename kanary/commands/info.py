@@ -50,6 +50,8 @@ def _info(given: argparse.Namespace, config: Config) -> int:
 
 
 def _shown(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={entry}" for key, entry in value.items())
     return str(value) if isinstance(value, Path) else "" if value is None else value
 
 

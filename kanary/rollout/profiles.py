@@ -23,11 +23,6 @@ from kanary.errors import ConfigError
 
 INSTANCE = "instance"
 PARTS = ("requests", "errors", "retried", "retries", "latency")
-_OTEL = (
-    "max by (job, instance, kn_revision_name) (target_info"
-    '{k8s_namespace_name="$namespace", kn_revision_name=~"$arms"$more})'
-)
-_JOIN = f"* on (job, instance) group_left (kn_revision_name) {_OTEL}"
 
 
 @dataclass(frozen=True)
@@ -46,15 +41,32 @@ class Profile:
     retries: str = ""  # attempts beyond the first
     latency: str = ""
     seen: str = ""  # when the requests were last counted, in seconds since the epoch
+    active: str = ""  # requests under way
     arm: str = "revision"
     unit: float = 1.0
     at_caller: bool = True
     blind: str = ""
+    counter: str = ""  # who counts, for a person
+    wide: Wide | None = None
 
     def queries(self, where: Where) -> dict[str, str]:
         """The PromQL of each part that this profile has."""
         parts = {part: str(getattr(self, part)) for part in (*PARTS, "seen")}
         return {part: filled(template, where) for part, template in parts.items() if template}
+
+
+@dataclass(frozen=True)
+class Wide:
+    """The same counters of all services at once, by the labels `namespace` and the profile's `arm`.
+
+    Templates of $more and $span, a range such as 30s. `probe` is a vector of how many samples each series has in it.
+    """
+
+    namespace: str
+    probe: str
+    requests: str = ""
+    failed: str = ""  # errors, and what was retried: it has failed once, though its caller did not see it
+    latency: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,62 +79,141 @@ class Where:
     selectors: Mapping[str, str]
 
 
-def _by(arm: str, metric: str, labels: str, extra: str = "", more: str = "") -> str:
-    inside = ", ".join(part for part in (labels, extra) if part)
-    return f"sum by ({arm}, {INSTANCE}{more}) ({metric}{{{inside}$more}})"
+@dataclass(frozen=True)
+class _Counter:
+    """A metric, and the matchers that pick its series."""
+
+    metric: str
+    labels: str = ""
 
 
-def _seen(arm: str, metric: str, labels: str) -> str:
-    return f"max by ({arm}, {INSTANCE}) (timestamp({metric}{{{labels}$more}}))"
+@dataclass(frozen=True)
+class _Labels:
+    """How a proxy labels what it counts: the labels of the arm, its namespace and (where there is one) its service.
+
+    `resource`: they are not on the counters, but on this series of the same job and instance.
+    """
+
+    arm: str
+    namespace: str
+    service: str = ""
+    always: str = ""  # a matcher that picks who counts
+    resource: str = ""
+
+    @property
+    def one(self) -> str:
+        """Matchers of one service's arms."""
+        service = f', {self.service}="$service"' if self.service else ""
+        return f'{self._always}{self.namespace}="$namespace"{service}, {self.arm}=~"$arms"'
+
+    @property
+    def all(self) -> str:
+        """Matchers of whatever has an arm."""
+        return f'{self._always}{self.arm}!=""'
+
+    @property
+    def _always(self) -> str:
+        return f"{self.always}, " if self.always else ""
+
+    def vector(self, counter: _Counter, call: str = "", *, wide: bool = False) -> str:
+        """The counter's series of one service's arms, or of all, with `call` around them."""
+        labels, span = (self.all, "[$span]") if wide else (self.one, "")
+        if self.resource:
+            inside, by = f"{{{counter.labels}}}" if counter.labels else "", self.arm
+            by = f"{self.namespace}, {by}" if wide else by
+            joined = f"max by (job, instance, {by}) ({self.resource}{{{labels}$more}})"
+            inner = f"{counter.metric}{inside}{span}"
+            return f"{f'{call}({inner})' if call else inner} * on (job, instance) group_left ({by}) {joined}"
+        inside = ", ".join(part for part in (labels, counter.labels) if part)
+        inner = f"{counter.metric}{{{inside}$more}}{span}"
+        return f"{call}({inner})" if call else inner
+
+    def by_instance(self, counter: _Counter, how: str = "sum", call: str = "", more: str = "") -> str:
+        """One service's, as the counters stand."""
+        return f"{how} by ({self.arm}, {INSTANCE}{more}) ({self.vector(counter, call)})"
+
+    def rates(self, *counters: _Counter, more: str = "") -> str:
+        """Everybody's, a second; of several counters the sum, whose series must differ in a label."""
+        each = " or ".join(self.vector(counter, "rate", wide=True) for counter in counters)
+        return f"sum by ({self.namespace}, {self.arm}{more}) ({each})"
 
 
-_ENVOY = 'namespace="$namespace", service="$service", revision=~"$arms"'
-_SANDBOX = Profile(
+def _profile(
+    name: str,
+    counter: str,
+    labels: _Labels,
+    requests: _Counter,
+    errors: _Counter,
+    latency: _Counter,
+    retried: _Counter | None = None,
+    retries: _Counter | None = None,
+    active: _Counter | None = None,
+    **more: Any,
+) -> Profile:
+    return Profile(
+        name,
+        probe=f"count({labels.vector(requests)})",
+        requests=labels.by_instance(requests),
+        errors=labels.by_instance(errors),
+        retried=labels.by_instance(retried) if retried else "",
+        retries=labels.by_instance(retries) if retries else "",
+        latency=labels.by_instance(latency, more=", le"),
+        seen=labels.by_instance(requests, "max", "timestamp"),
+        active=labels.by_instance(active) if active else "",
+        arm=labels.arm,
+        counter=counter,
+        wide=Wide(
+            labels.namespace,
+            probe=labels.vector(requests, "count_over_time", wide=True),
+            requests=labels.rates(requests),
+            failed=labels.rates(errors, *([retried] if retried else [])),
+            latency=labels.rates(latency, more=", le"),
+        ),
+        **more,
+    )
+
+
+_SANDBOX = _profile(
     "sandbox",
-    probe=f"count(envoy_cluster_upstream_rq_completed{{{_ENVOY}$more}})",
-    requests=_by("revision", "envoy_cluster_upstream_rq_completed", _ENVOY),
-    errors=_by("revision", "envoy_cluster_upstream_rq_xx", _ENVOY, 'envoy_response_code_class="5"'),
-    retried=_by("revision", "envoy_cluster_upstream_rq_retry_success", _ENVOY),
-    retries=_by("revision", "envoy_cluster_upstream_rq_retry", _ENVOY),
-    latency=_by("revision", "envoy_cluster_upstream_rq_time_bucket", _ENVOY, more=", le"),
-    seen=_seen("revision", "envoy_cluster_upstream_rq_completed", _ENVOY),
+    "Envoy",
+    _Labels("revision", "namespace", "service"),
+    # Never upstream_rq_total, which counts attempts, nor upstream_rq_retry for requests: up to 32 of one.
+    requests=_Counter("envoy_cluster_upstream_rq_completed"),
+    errors=_Counter("envoy_cluster_upstream_rq_xx", 'envoy_response_code_class="5"'),
+    retried=_Counter("envoy_cluster_upstream_rq_retry_success"),
+    retries=_Counter("envoy_cluster_upstream_rq_retry"),
+    latency=_Counter("envoy_cluster_upstream_rq_time_bucket"),
+    active=_Counter("envoy_cluster_upstream_rq_active"),
     unit=0.001,
 )
-_MESH = 'reporter="source", destination_service_namespace="$namespace", destination_service_name=~"$arms"'
-_ISTIO = Profile(
+_ISTIO = _profile(
     "istio",
-    probe=f"count(istio_requests_total{{{_MESH}$more}})",
+    "Istio's proxies",
+    _Labels("destination_service_name", "destination_service_namespace", always='reporter="source"'),
     # 0 is a caller who did not wait for the answer.
-    requests=_by("destination_service_name", "istio_requests_total", _MESH, 'response_code!="0"'),
-    errors=_by("destination_service_name", "istio_requests_total", _MESH, 'response_code=~"5.."'),
-    latency=_by(
-        "destination_service_name", "istio_request_duration_milliseconds_bucket", _MESH, 'response_code!="0"', ", le"
-    ),
-    seen=_seen("destination_service_name", "istio_requests_total", _MESH),
-    arm="destination_service_name",
+    requests=_Counter("istio_requests_total", 'response_code!="0"'),
+    errors=_Counter("istio_requests_total", 'response_code=~"5.."'),
+    latency=_Counter("istio_request_duration_milliseconds_bucket", 'response_code!="0"'),
     unit=0.001,
 )
-_QUEUE = 'namespace_name="$namespace", revision_name=~"$arms"'
-_KNATIVE = Profile(
+_KNATIVE = _profile(
     "knative",
-    probe=f"count(revision_app_request_count{{{_QUEUE}$more}})",
-    requests=_by("revision_name", "revision_app_request_count", _QUEUE),
-    errors=_by("revision_name", "revision_app_request_count", _QUEUE, 'response_code_class="5xx"'),
-    latency=_by("revision_name", "revision_app_request_latencies_bucket", _QUEUE, more=", le"),
-    seen=_seen("revision_name", "revision_app_request_count", _QUEUE),
-    arm="revision_name",
+    "Knative's queue-proxies",
+    _Labels("revision_name", "namespace_name"),
+    requests=_Counter("revision_app_request_count"),
+    errors=_Counter("revision_app_request_count", 'response_code_class="5xx"'),
+    latency=_Counter("revision_app_request_latencies_bucket"),
     unit=0.001,
     at_caller=False,
 )
 _INVOCATION = "kn_serving_invocation_duration_seconds"
-_KNATIVE_OTEL = Profile(
+_KNATIVE_OTEL = _profile(
     "knative-otel",
-    probe=f"count({_INVOCATION}_count {_JOIN})",
-    requests=f"sum by (kn_revision_name, instance) ({_INVOCATION}_count {_JOIN})",
-    errors=f'sum by (kn_revision_name, instance) ({_INVOCATION}_count{{http_response_status_code=~"5.."}} {_JOIN})',
-    latency=f"sum by (kn_revision_name, instance, le) ({_INVOCATION}_bucket {_JOIN})",
-    seen=f"max by (kn_revision_name, instance) (timestamp({_INVOCATION}_count) {_JOIN})",
-    arm="kn_revision_name",
+    "Knative's queue-proxies",
+    _Labels("kn_revision_name", "k8s_namespace_name", resource="target_info"),
+    requests=_Counter(f"{_INVOCATION}_count"),
+    errors=_Counter(f"{_INVOCATION}_count", 'http_response_status_code=~"5.."'),
+    latency=_Counter(f"{_INVOCATION}_bucket"),
     at_caller=False,
 )
 _GATEWAY_API = Profile(
@@ -133,6 +224,11 @@ _GATEWAY_API = Profile(
     ),
     blind=(
         "Envoy Gateway makes one cluster of all backends of a route's rule: what it counts cannot be told apart by arm"
+    ),
+    counter="Envoy Gateway",
+    wide=Wide(
+        "",
+        'count_over_time(envoy_cluster_upstream_rq_total{envoy_cluster_name=~"httproute/.+/rule/[0-9]+"$more}[$span])',
     ),
 )
 
@@ -180,11 +276,22 @@ def custom(queries: Mapping[str, str], where: str) -> Profile:
 
 def filled(template: str, where: Where) -> str:
     """The PromQL of a template, whatever stands in it quoted."""
-    more = "".join(f', {label}="{_quoted(value)}"' for label, value in sorted(where.selectors.items()))
     arms = "|".join(re.escape(arm).replace("\\-", "-") for arm in where.arms)
     return Template(template).substitute(
-        namespace=_quoted(where.namespace), service=_quoted(where.service), arms=_quoted(arms), more=more
+        namespace=_quoted(where.namespace),
+        service=_quoted(where.service),
+        arms=_quoted(arms),
+        more=_matchers(where.selectors),
     )
+
+
+def spanned(template: str, selectors: Mapping[str, str], seconds: float) -> str:
+    """The PromQL of a wide template over so many seconds, whatever stands in it quoted."""
+    return Template(template).substitute(more=_matchers(selectors), span=f"{seconds:.0f}s")
+
+
+def _matchers(selectors: Mapping[str, str]) -> str:
+    return "".join(f', {label}="{_quoted(value)}"' for label, value in sorted(selectors.items()))
 
 
 def _quoted(text: str) -> str:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from kanary.config import TENANT
 from kanary.errors import ApiError, ConfigError, Unreachable
 from kanary.rollout import policy as policies
 from kanary.text import one_line, shortened
 
-TENANT = "X-Scope-OrgID"
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 

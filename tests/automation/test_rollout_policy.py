@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from kanary import config as settings
+from kanary.commands.automation import _with_settings
 from kanary.errors import ConfigError
 from kanary.rollout import policy as policies
 from kanary.rollout.policy import Policy, load, parse
@@ -106,6 +108,17 @@ def test_a_project_file_that_is_wrong_is_named(tmp_path: Path, text: str, said: 
 def test_a_project_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml cannot be read"):
         load(tmp_path / "nowhere.yaml")
+
+
+def test_what_a_policy_leaves_open_of_prometheus_is_as_in_the_settings(tmp_path: Path) -> None:
+    given = {"prometheus_url": "http://p:1", "prometheus_token_file": "t", "prometheus_tenant": "a"}
+    given |= {"prometheus_ca_file": "ca", "prometheus_selectors": "cluster=prod,team=x"}
+    config = settings.load({**given}, {"HOME": str(tmp_path)}, tmp_path)
+    asked = _with_settings(policies.Prometheus(tenant="own", selectors={"team": "y"}), config)
+    assert (asked.url, asked.token_file, asked.ca_file) == ("http://p:1", str(tmp_path / "t"), str(tmp_path / "ca"))
+    assert (asked.tenant, dict(asked.selectors)) == ("own", {"cluster": "prod", "team": "y"})
+    elsewhere = policies.Prometheus(url="http://other")
+    assert _with_settings(elsewhere, config) == elsewhere, "another server is not sent this one's token"
 
 
 def test_the_example_project_file_is_a_policy() -> None:

@@ -62,7 +62,8 @@ def test_every_setting_can_come_from_every_place_and_says_so(place: Path) -> Non
         "home": "there", "kfp_endpoint": "http://h:1", "namespace": "team-a", "token_file": "token",
         "cookie_file": "cookie", "timeout": "2.5", "readonly": "true", "context": "prod",
         "prometheus_url": "https://p/x", "kubeconfig": "kube", "readonly_contexts": "prod-*",
-        "protected_contexts": "prod-*, stage",
+        "protected_contexts": "prod-*, stage", "prometheus_token_file": "p-token", "prometheus_ca_file": "ca.pem",
+        "prometheus_tenant": "team-a", "prometheus_selectors": "cluster=prod, team=a=b",
     }  # fmt: skip
     assert (
         set(values)
@@ -85,6 +86,12 @@ def test_every_setting_can_come_from_every_place_and_says_so(place: Path) -> Non
             str(base / "kube"),
         )
         assert (config.timeout, config.readonly, config.context) == (2.5, True, "prod")
+        assert config.prometheus_selectors == {"cluster": "prod", "team": "a=b"}
+
+
+def test_selectors_are_a_table_in_the_file(place: Path) -> None:
+    write_file(place, 'prometheus_selectors = { cluster = "prod" }\n')
+    assert load({}, environment(place), place).prometheus_selectors == {"cluster": "prod"}
 
 
 def test_an_empty_variable_is_none(place: Path) -> None:
@@ -166,6 +173,10 @@ def test_endpoints_as_the_stock_cli_takes_them(place: Path, given: str, wanted: 
         ("namespace", "No_Name"),
         ("context", "a\x1b[31m"),
         ("token_file", "a\x00b"),
+        ("prometheus_tenant", "team-ä"),
+        ("prometheus_selectors", "cluster"),
+        ("prometheus_selectors", "1a=b"),
+        ("prometheus_selectors", "a=\x1b[31m"),
     ],
 )
 def test_a_bad_value_is_refused_with_key_source_and_what_is_allowed(place: Path, key: str, value: str) -> None:

@@ -7,16 +7,18 @@ import pytest
 
 from kanary.errors import ApiError
 from kanary.operations import Operation, Request
-from kanary.snapshot_metrics import PROFILES, Count, Metrics, count, queries, refresh
+from kanary.rollout import profiles
+from kanary.rollout.profiles import Where
+from kanary.snapshot_metrics import Count, Metrics, count, queries, refresh
 
 Json = dict[str, Any]
-ENVOY, KNATIVE = PROFILES
+ENVOY, ISTIO, OTEL, KNATIVE, _ = profiles.ALL
 
 
 class Server:
     """Answers from a function of the query; its clock is the test's."""
 
-    def __init__(self, values: Mapping[str, float], scrapes: float = 60.0, prefix: str = "envoy") -> None:
+    def __init__(self, values: Mapping[str, float], scrapes: float = 60.0, prefix: str = "rq_completed") -> None:
         self.values, self.scrapes, self.prefix = dict(values), scrapes, prefix
         self.now = 1000.0
         self.asked: list[Request] = []
@@ -28,13 +30,16 @@ class Server:
             return {"data": {"resultType": "scalar", "result": [self.now, str(self.now)]}}
         if query.startswith("max(count_over_time"):
             there = self.prefix in query
-            minutes = 5 if "[5m]" in query else 1
+            minutes = 5 if "[300s]" in query else 1
             result = [{"metric": {}, "value": [self.now, str(self.scrapes * minutes)]}] if there else []
             return {"data": {"result": result}}
-        part = (
-            "p50" if "(0.5" in query else "p99" if "(0.99" in query else "failed" if "5" in query.split("{")[-1] else ""
-        )
-        labels = {"namespace": "ns", "revision": "m-1", "namespace_name": "ns", "revision_name": "m-1"}
+        failed = any(word in query for word in ('class="5', 'code=~"5'))
+        part = "p50" if "(0.5" in query else "p99" if "(0.99" in query else "failed" if failed else ""
+        labels = {
+            label: value
+            for profile in profiles.ALL
+            for label, value in ((profile.wide.namespace if profile.wide else "", "ns"), (profile.arm, "m-1"))
+        }
         value = str(self.values.get(part, self.values["requests"]))
         if request.path.endswith("query_range"):
             start, step = float(request.params["start"]), float(request.params["step"])
@@ -55,11 +60,30 @@ def call(operation: Operation[Any], server: Server) -> Any:
 VALUES = {"requests": 4.0, "failed": 1.0, "p50": 3.0, "p99": 250.0}
 
 
-def test_the_profile_is_found_and_the_window_holds_four_scrapes() -> None:
-    found = call(refresh(Metrics(), 2.0), Server(VALUES, scrapes=60.0))
-    assert (found.profile, found.interval, found.window) == (ENVOY, 1.0, 10.0)
-    found = call(refresh(Metrics(), 2.0), Server(VALUES, scrapes=2.0, prefix="revision_app"))
-    assert (found.profile, found.interval, found.window) == (KNATIVE, 30.0, 120.0)
+@pytest.mark.parametrize("profile", profiles.ALL[:4], ids=lambda profile: profile.name)
+def test_the_profile_is_found_and_the_window_holds_four_scrapes(profile: profiles.Profile) -> None:
+    metric = {ENVOY: "rq_completed", ISTIO: "istio_requests", OTEL: "kn_serving", KNATIVE: "revision_app"}[profile]
+    found = call(refresh(Metrics(), 2.0), Server(VALUES, scrapes=60.0, prefix=metric))
+    assert (found.profile, found.interval, found.window) == (profile, 1.0, 10.0)
+    assert list(found.courses) == ["ns/m-1"]
+    found = call(refresh(Metrics(), 2.0), Server(VALUES, scrapes=2.0, prefix=metric))
+    assert (found.profile, found.interval, found.window) == (profile, 30.0, 120.0)
+
+
+def test_a_proxy_that_cannot_tell_revisions_apart_is_named_with_the_reason() -> None:
+    found = call(refresh(Metrics(), 2.0), Server(VALUES, prefix="httproute/"))
+    assert found.profile is None
+    assert "Envoy Gateway" in found.note
+    assert "cannot be told apart" in found.note
+
+
+def test_selectors_stand_in_every_query_quoted() -> None:
+    for profile in profiles.ALL:
+        server = Server(VALUES, prefix={"sandbox": "rq_completed", "istio": "istio_requests"}.get(profile.name, "?"))
+        call(refresh(Metrics(), 2.0, {"cluster": 'a"b'}), server)
+        asked = [request.params["query"] for request in server.asked if request.params["query"] != "time()"]
+        assert asked
+        assert all('cluster="a\\"b"' in query for query in asked)
 
 
 def test_without_metrics_by_revision_it_says_so() -> None:
@@ -109,17 +133,33 @@ def test_nonsense_is_an_error_of_the_server(answer: Any) -> None:
 
 
 def test_retries_count_as_failures_where_the_proxy_tells_of_them() -> None:
-    _, failed, *_ = queries(ENVOY, 10.0)
-    assert "envoy_cluster_upstream_rq_retry[10s]" in failed
+    """By the request, however often it was tried: attempts are up to 32 for one."""
+    requests, failed, *_ = queries(ENVOY, 10.0, {})
+    assert "envoy_cluster_upstream_rq_completed{" in requests
+    assert "envoy_cluster_upstream_rq_retry_success{" in failed
+    assert "upstream_rq_retry{" not in failed
     assert 'envoy_response_code_class="5"' in failed
 
 
+def counted(answers: list[list[tuple[str, float]]]) -> tuple[Count, list[str]]:
+    operation = count(ENVOY, Where("ns", "m", ("m-1", "m-2"), {"cluster": "prod"}))
+    asked, answer = [], None
+    for result in [*answers, []]:
+        try:
+            asked.append(operation.send(answer).params["query"])
+        except StopIteration as end:
+            return end.value, asked
+        vector = [{"metric": {"instance": who}, "value": [0, str(value)]} for who, value in result]
+        answer = {"data": {"result": vector}}
+    raise AssertionError("it asks for more")
+
+
+def test_the_requests_to_some_revisions_are_added_up_over_all_who_count() -> None:
+    found, asked = counted([[("a", 3.0), ("b", 4.0)], [("a", 100.0), ("b", 101.0)], [("a", 1.0)]])
+    assert found == Count(7.0, 101.0, 1.0)
+    assert all('revision=~"m-1|m-2"' in query and 'cluster="prod"' in query for query in asked)
+    assert "rate(" not in asked[0]
+
+
 def test_requests_that_are_counted_no_more_are_none() -> None:
-    operation = count(ENVOY, "ns", ["m-1", "m-2"])
-    first = operation.send(None)
-    assert 'revision=~"m-1|m-2"' in first.params["query"]
-    for _ in range(2):
-        operation.send({"data": {"result": []}})
-    with pytest.raises(StopIteration) as end:
-        operation.send({"data": {"result": []}})
-    assert end.value.value == Count(None)
+    assert counted([[], [], []])[0] == Count(None)

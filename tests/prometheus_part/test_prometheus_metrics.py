@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from kanary import snapshot_metrics
+from kanary.rollout import profiles
+from kanary.rollout.profiles import Where
 from sandbox.gateway.description import Service
 from sandbox.gateway.gateway import Gateway
 from sandbox.prometheus import config
@@ -165,3 +168,17 @@ def test_prometheus_listens_on_the_loopback_only(tmp_path: Path) -> None:
     command = config.prepare(tmp_path, Path("/x/prometheus"), 9999, 9998)
     assert command[0] == "/x/prometheus"
     assert "--web.listen-address=127.0.0.1:9999" in command
+
+
+def test_every_query_of_every_profile_is_understood(prometheus: Prometheus) -> None:
+    """Of proxies that do not run here, too: an answer, though an empty one, and no parse error."""
+    selectors = {"cluster": 'a"b'}
+    where = Where("default", "m", ("m-1", "m-2"), selectors)
+    for profile in profiles.ALL:
+        asked = [profiles.filled(profile.probe, where), *profile.queries(where).values()]
+        asked += [profiles.filled(profile.active, where)] if profile.active else []
+        if profile.wide is not None:
+            asked.append(f"max({profiles.spanned(profile.wide.probe, selectors, 60)})")
+            asked += snapshot_metrics.queries(profile, 30, selectors) if profile.wide.requests else ()
+        for query in asked:
+            prometheus.query(query)

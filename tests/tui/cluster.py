@@ -164,6 +164,7 @@ class FakePrometheus:
     override: Response | None = None
     held: threading.Event = field(default_factory=threading.Event)  # cleared: answers wait
     asked: list[str] = field(default_factory=list)
+    heard: list[dict[str, str]] = field(default_factory=list)  # the headers of each request
     port: int = 0
     _server: uvicorn.Server | None = None
     _thread: threading.Thread | None = None
@@ -198,6 +199,7 @@ class FakePrometheus:
     def _query(self, request: Request) -> Response:
         query = request.query_params["query"]
         self.asked.append(query)
+        self.heard.append(dict(request.headers))
         self.held.wait(30)
         if self.override is not None:
             return self.override
@@ -205,7 +207,8 @@ class FakePrometheus:
         if query == "time()":
             return _answer("scalar", [now, str(now)])
         if query.startswith("max(count_over_time"):
-            count = 0 if "revision_app" in query or not self.rates else 120 if "[1m]" in query else 600
+            there = "upstream_rq_completed" in query and self.rates
+            count = 0 if not there else 120 if "[60s]" in query else 600
             return _answer("vector", [{"metric": {}, "value": [now, str(count)]}] if count else [])
         return _answer("vector", [{"metric": labels, "value": [now, value]} for labels, value in self._series(query)])
 
@@ -225,7 +228,7 @@ class FakePrometheus:
             part = 3
         elif "rq_xx" in query:
             part = 1
-        elif "rq_total" in query:
+        elif "rq_completed" in query:
             part = 0
         else:
             return []
