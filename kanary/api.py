@@ -6,14 +6,15 @@ line and the monitor. Read-only is enforced here, in the one place every request
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -22,6 +23,9 @@ from kanary.errors import ApiError, ConfigError, KanaryError, Unreachable
 from kanary.operations import Operation, Request
 from kanary.text import one_line, shortened
 
+if TYPE_CHECKING:
+    from kanary.kubeconfig import Access
+
 T = TypeVar("T")
 
 
@@ -29,7 +33,9 @@ T = TypeVar("T")
 class Server:
     """An HTTP API and how to enter it. `hint` says what to do when it does not answer.
 
-    `settings`: how the settings' names begin that a person would change to get in.
+    `settings`: how the settings' names begin that a person would change to get in. `access`: it is entered as the API
+    server of a cluster is, through whose service proxy it is asked. `place`: what it is called instead of its URL;
+    `found`: how it was found.
     """
 
     name: str
@@ -37,11 +43,21 @@ class Server:
     timeout: float = 10.0
     token_file: Path | None = None
     cookie_file: Path | None = None
+    cookie: str = field(default="", repr=False)
+    token: Callable[[], str] | None = None  # gives a bearer token; asked for every request, may take its time
     readonly: bool = False
     hint: str = ""
     ca_file: Path | None = None  # PEM; None trusts the system's authorities
     headers: Mapping[str, str] = field(default_factory=dict)
     settings: str = ""
+    access: Access | None = None
+    place: str = ""
+    found: str = ""
+
+    @property
+    def named(self) -> str:
+        """What it is called in messages, and where it is."""
+        return f"{self.name} at {self.place or self.url}"
 
 
 class Client:
@@ -118,19 +134,26 @@ class AsyncClient:
     async def _send(self, request: Request) -> Any:
         _allow(self.server, request)
         with _transport_errors(self.server):
-            response = await self._http.request(**_arguments(self.server, request))
+            response = await self._http.request(**await self._arguments(request))
         return _read(self.server, request, response)
 
     async def stream(self, request: Request) -> AsyncIterator[str]:
         """As Client.stream."""
         _allow(self.server, request)
         with _transport_errors(self.server):
-            async with self._http.stream(**_arguments(self.server, request), timeout=_patient(self.server)) as response:
+            arguments = await self._arguments(request)
+            async with self._http.stream(**arguments, timeout=_patient(self.server)) as response:
                 if response.status_code != 200:
                     await response.aread()
                     _refuse(self.server, request, response)
                 async for text in response.aiter_text():
                     yield text
+
+    async def _arguments(self, request: Request) -> dict[str, Any]:
+        if self.server.token is None and self.server.access is None:
+            return _arguments(self.server, request)
+        # Credentials may have to be asked for.
+        return await asyncio.to_thread(_arguments, self.server, request)
 
 
 @dataclass(frozen=True)
@@ -160,6 +183,10 @@ def _throw(operation: Operation[Any], error: ApiError) -> _Step:
 
 
 def _options(server: Server) -> dict[str, Any]:
+    if server.access is not None:
+        from kanary.kubernetes import client_options
+
+        return client_options(server.access, server.timeout) | {"default_encoding": "utf-8"}
     return {
         "verify": _trust(server),
         "timeout": httpx.Timeout(server.timeout, connect=min(server.timeout, 5.0)),
@@ -199,6 +226,9 @@ def _arguments(server: Server, request: Request) -> dict[str, Any]:
         "params": {key: value for key, value in request.params.items() if value != ""},
         "json": request.body,
         "headers": _credentials(server),
+        "extensions": {"sni_hostname": server.access.server_name}
+        if server.access and server.access.server_name
+        else {},
     }
 
 
@@ -206,8 +236,14 @@ def _credentials(server: Server) -> dict[str, str]:
     headers = dict(server.headers)
     if server.token_file is not None:
         headers["Authorization"] = f"Bearer {_secret(server.token_file, f'{server.settings}token_file')}"
+    elif server.token is not None:
+        headers["Authorization"] = f"Bearer {server.token()}"
+    elif server.access is not None and (authorization := server.access.credentials.header()):
+        headers["Authorization"] = authorization
     if server.cookie_file is not None:
         headers["Cookie"] = _secret(server.cookie_file, f"{server.settings}cookie_file")
+    elif server.cookie:
+        headers["Cookie"] = server.cookie
     return headers
 
 
@@ -235,12 +271,12 @@ def _transport_errors(server: Server) -> Generator[None, None, None]:
     try:
         yield
     except httpx.TimeoutException as error:
-        raise Unreachable(f"{server.name} at {server.url} did not answer in time.", server.hint) from error
+        raise Unreachable(f"{server.named} did not answer in time.", server.hint) from error
     except (httpx.ProtocolError, httpx.DecodingError) as error:
         # RemoteProtocolError is also what a server that dies during its answer looks like.
-        raise Unreachable(f"{server.name} at {server.url} broke off its answer: {error}", server.hint) from error
+        raise Unreachable(f"{server.named} broke off its answer: {error}", server.hint) from error
     except (httpx.TransportError, OSError) as error:
-        raise Unreachable(f"{server.name} at {server.url} cannot be reached: {error}", server.hint) from error
+        raise Unreachable(f"{server.named} cannot be reached: {error}", server.hint) from error
     except httpx.InvalidURL as error:
         raise ConfigError(f"{server.url} is no usable address for {server.name}: {error}") from error
 
@@ -254,7 +290,7 @@ def _read(server: Server, request: Request, response: httpx.Response) -> Any:
         return json.loads(response.content)
     except (ValueError, RecursionError):
         raise ApiError(
-            f"{server.name} at {server.url} answered {request.method} {request.path} with "
+            f"{server.named} answered {request.method} {request.path} with "
             f"{response.headers.get('content-type', 'no content type')}, not JSON.",
             f"Is {server.url} really the address of this API, and not that of a web page or a login?",
             status=response.status_code,
@@ -263,6 +299,8 @@ def _read(server: Server, request: Request, response: httpx.Response) -> Any:
 
 def _refuse(server: Server, request: Request, response: httpx.Response) -> NoReturn:
     status = response.status_code
+    if status == 401 and server.access is not None:
+        server.access.credentials.forget()  # the next request asks for new ones
     raise ApiError(
         f"{server.name} answered {request.method} {request.path} with {status} {response.reason_phrase}"
         f"{_reason(response)}",
@@ -286,10 +324,15 @@ def _reason(response: httpx.Response) -> str:
 
 def _status_hint(server: Server, status: int) -> str:
     if status in (301, 302, 303, 307, 308, 401, 403):
+        if server.access is not None:
+            return (
+                f"It was asked through the API server of {server.access.source}, which may have refused: {server.hint}"
+            )
         if server.settings:
             return f"It wants a login, or refuses this one: set {server.settings}token_file."
         return (
-            "It wants a login, or refuses this one: set token_file or cookie_file, and the namespace in multi-user use."
+            "It wants a login, or refuses this one: set token_file, token_account or cookie_file, and the namespace "
+            "in multi-user use."
         )
     if status == 404:
         return f"Check the id, and that {server.url} is the right server (`kanary info` says where it came from)."

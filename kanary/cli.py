@@ -16,18 +16,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from kanary import __version__
-from kanary.config import SETTINGS, Config, load
+from kanary.config import Config, load
 from kanary.errors import InputError, KanaryError, MissingExtra
+from kanary.settings import SETTINGS
 
 # What a verb's "module:function" is: it adds its arguments to the parser and gives what to run with them; its
 # docstring is the verb's help. The result is the process's exit code.
 Action = Callable[[argparse.Namespace, Config], int]
 Command = Callable[[argparse.ArgumentParser], Action]
 
-_SERVER = ("kfp_endpoint", "namespace", "home", "token_file", "cookie_file", "timeout")
+_SERVER = (
+    *("kfp_endpoint", "namespace", "home", "token_file", "cookie_file", "token_account"),
+    *("timeout", "kubeconfig", "context"),
+)
 _CHANGES = (*_SERVER, "readonly")
 _PROMETHEUS = tuple(setting.key for setting in SETTINGS if setting.key.startswith("prometheus_"))
-_MONITOR = (*_CHANGES, "kubeconfig", "context", *_PROMETHEUS, "readonly_contexts", "protected_contexts")
+_MONITOR = (*_CHANGES, *_PROMETHEUS, "readonly_contexts", "protected_contexts")
 _CLUSTER = ("kubeconfig", "context", "namespace", "home", "timeout")
 _COUNTS = (*_CLUSTER, *_PROMETHEUS)
 
@@ -170,7 +174,7 @@ def _top_parser() -> argparse.ArgumentParser:
 def _add_settings(made: argparse.ArgumentParser, keys: Sequence[str]) -> None:
     group = made.add_argument_group("settings") if keys else made
     for setting in SETTINGS:
-        if setting.key not in keys:
+        if setting.key not in keys or setting.secret:
             continue
         text = f"{setting.help} [{setting.environment}]"
         common: dict[str, Any] = {"dest": setting.key, "default": argparse.SUPPRESS, "help": text}

@@ -1,4 +1,4 @@
-"""Kanary's settings: flag, then environment, then file, then the running sandbox, then default.
+"""Kanary's settings: flag, then environment, file, the running sandbox, the pod that this runs in, default.
 
 Every value remembers where it came from (`kanary info` prints it). Reads files, never writes one.
 """
@@ -8,24 +8,24 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
 
 from kanary.errors import ConfigError
+from kanary.settings import SETTINGS, Setting
 
-DEFAULT_ENDPOINT = "http://127.0.0.1:8888"
 TENANT = "X-Scope-OrgID"  # the header of Prometheus' tenants
+# Where Kubeflow puts a pod's own token for its pipelines, and the variable that says otherwise: the kfp SDK's.
+POD_TOKEN, POD_TOKEN_VARIABLE = "/var/run/secrets/kubeflow/pipelines/token", "KF_PIPELINES_SA_TOKEN_PATH"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a value came from: `kind` is flag, environment, file, sandbox or default; `where` names the place."""
+    """Where a value came from: `kind` is flag, environment, file, sandbox, pod or default; `where` names the place."""
 
     kind: str
     where: str = ""
@@ -43,6 +43,8 @@ class Config:
     namespace: str  # "" leaves it to the server, as a single-user installation demands
     token_file: Path | None  # holds a bearer token; read again for every request, because they rotate
     cookie_file: Path | None  # holds a session cookie, as a Cookie header has it
+    cookie: str = field(repr=False)  # the same itself, from the environment
+    token_account: str  # [NAMESPACE/]NAME; a token of its own is asked for where there is no token file
     timeout: float  # seconds that one request may take
     readonly: bool
     context: str
@@ -56,199 +58,6 @@ class Config:
     kubeconfig: str  # one path, or several with os.pathsep between them, as KUBECONFIG has them
     sources: Mapping[str, Source] = field(compare=False)
 
-
-@dataclass(frozen=True)
-class Setting:
-    """One setting: its names in the three places, how a raw value becomes a checked one, and what is allowed.
-
-    `read(raw, base)` gives the value or raises ValueError; relative paths are seen from the folder `base`.
-    """
-
-    key: str
-    flag: str
-    environment: str
-    read: Callable[[Any, Path], Any]
-    allowed: str
-    help: str
-    default: Any = ""
-
-
-def _url(raw: Any, base: Path) -> str:
-    if not isinstance(raw, str):
-        raise ValueError
-    # The stock kfp CLI takes `localhost:8888` too.
-    text = raw if "://" in raw else f"http://{raw}"
-    parts = urlsplit(text)
-    # `port` raises ValueError where it is none; a password would end up on screens and in logs.
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or "@" in parts.netloc:
-        raise ValueError
-    if parts.query or parts.fragment or re.search(r"[\s\x00-\x1f]", text):
-        raise ValueError
-    return text.rstrip("/")
-
-
-def _name(raw: Any, base: Path) -> str:
-    if not isinstance(raw, str) or not re.fullmatch(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?", raw):
-        raise ValueError
-    return raw
-
-
-def _text(raw: Any, base: Path) -> str:
-    if not isinstance(raw, str) or not raw.isprintable():
-        raise ValueError
-    return raw
-
-
-def _path(raw: Any, base: Path) -> Path:
-    if not isinstance(raw, str) or "\0" in raw:
-        raise ValueError
-    return Path(os.path.abspath(base / Path(raw).expanduser()))
-
-
-def _paths(raw: Any, base: Path) -> str:
-    if not isinstance(raw, str):
-        raise ValueError
-    return os.pathsep.join(str(_path(part, base)) for part in raw.split(os.pathsep) if part)
-
-
-def _seconds(raw: Any, base: Path) -> float:
-    if isinstance(raw, bool):
-        raise ValueError
-    seconds = float(raw)
-    if not 0 < seconds <= 3600:
-        raise ValueError
-    return seconds
-
-
-def _truth(raw: Any, base: Path) -> bool:
-    if isinstance(raw, bool):
-        return raw
-    return {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}[
-        str(raw).lower()
-    ]
-
-
-def _header(raw: Any, base: Path) -> str:
-    if not isinstance(raw, str) or not raw.isascii() or not raw.isprintable():
-        raise ValueError
-    return raw.strip()
-
-
-def _labels(raw: Any, base: Path) -> Mapping[str, str]:
-    """`cluster=prod,team=a`, or a table of the configuration file."""
-    if isinstance(raw, str):
-        parts = (part.partition("=") for part in raw.split(",") if part.strip())
-        raw = {label.strip(): value.strip() if equals else None for label, equals, value in parts}
-    if not isinstance(raw, dict):
-        raise ValueError
-    for label, value in raw.items():
-        if not isinstance(value, str) or not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", label) or not value.isprintable():
-            raise ValueError
-    return MappingProxyType(raw)
-
-
-_URL = "an http:// or https:// address without credentials, such as http://127.0.0.1:8888"
-
-SETTINGS = (  # `home` first: the others may depend on it
-    Setting("home", "--home", "KANARY_HOME", _path, "a folder", "folder with the sandbox's state"),
-    Setting(
-        "kfp_endpoint", "--endpoint", "KFP_ENDPOINT", _url, _URL, "Kubeflow Pipelines API", default=DEFAULT_ENDPOINT
-    ),
-    Setting(
-        "namespace", "--namespace", "KFP_NAMESPACE", _name, "a Kubernetes name", "namespace (multi-user Kubeflow only)"
-    ),
-    Setting(
-        "token_file", "--token-file", "KANARY_TOKEN_FILE", _path, "a file", "file with a bearer token", default=None
-    ),
-    Setting(
-        "cookie_file",
-        "--cookie-file",
-        "KANARY_COOKIE_FILE",
-        _path,
-        "a file",
-        "file with a session cookie",
-        default=None,
-    ),
-    Setting(
-        "timeout",
-        "--timeout",
-        "KANARY_TIMEOUT",
-        _seconds,
-        "seconds, more than 0 and at most 3600",
-        "seconds that one request may take",
-        default=10.0,
-    ),
-    Setting(
-        "readonly",
-        "--readonly",
-        "KANARY_READONLY",
-        _truth,
-        "true or false",
-        "refuse every action that changes a server",
-        default=False,
-    ),
-    Setting("context", "--context", "KANARY_CONTEXT", _text, "a context's name", "context of the kubeconfig"),
-    Setting(
-        "readonly_contexts",
-        "--readonly-contexts",
-        "KANARY_READONLY_CONTEXTS",
-        _text,
-        "contexts' names, with * and ?, commas between them",
-        "contexts that are read-only in the monitor, such as 'prod-*'",
-    ),
-    Setting(
-        "protected_contexts",
-        "--protected-contexts",
-        "KANARY_PROTECTED_CONTEXTS",
-        _text,
-        "contexts' names, with * and ?, commas between them",
-        "contexts where the monitor has a name typed before a change",
-    ),
-    Setting("prometheus_url", "--prometheus", "KANARY_PROMETHEUS_URL", _url, _URL, "Prometheus"),
-    Setting(
-        "prometheus_token_file",
-        "--prometheus-token-file",
-        "KANARY_PROMETHEUS_TOKEN_FILE",
-        _path,
-        "a file",
-        "file with Prometheus' bearer token",
-        default=None,
-    ),
-    Setting(
-        "prometheus_ca_file",
-        "--prometheus-ca-file",
-        "KANARY_PROMETHEUS_CA_FILE",
-        _path,
-        "a file",
-        "PEM file of the authorities that Prometheus' certificate is checked with",
-        default=None,
-    ),
-    Setting(
-        "prometheus_tenant",
-        "--prometheus-tenant",
-        "KANARY_PROMETHEUS_TENANT",
-        _header,
-        "printable ASCII text",
-        "tenant, sent as X-Scope-OrgID (Mimir, Cortex, Thanos)",
-    ),
-    Setting(
-        "prometheus_selectors",
-        "--prometheus-selectors",
-        "KANARY_PROMETHEUS_SELECTORS",
-        _labels,
-        "label=value, commas between them, such as cluster=prod,team=a",
-        "label matchers of every query",
-        default=MappingProxyType({}),
-    ),
-    Setting(
-        "kubeconfig",
-        "--kubeconfig",
-        "KUBECONFIG",
-        _paths,
-        f"one or more files, `{os.pathsep}` between them",
-        "kubeconfig file",
-    ),
-)
 
 # Where a running sandbox's endpoints.json says what: setting -> (part, key).
 _SANDBOX_KEYS = {"kfp_endpoint": ("kfp", "url"), "prometheus_url": ("prometheus", "url")}
@@ -297,10 +106,14 @@ def load(
     home, home_source = _resolve(first, given) or (nearest_home(cwd), Source("default"))
     endpoints = home / "endpoints.json"
     given.append(_Layer("sandbox", _from_sandbox(endpoints), home, lambda s: str(endpoints)))
+    projected = _from_pod(environ)
+    given.append(_Layer("pod", projected, cwd, lambda s: str(projected[s.key])))
     values: dict[str, Any] = {"home": home}
     sources = {"home": home_source}
     for setting in others:
         values[setting.key], sources[setting.key] = _resolve(setting, given) or (setting.default, Source("default"))
+    if sources["token_file"].kind == "pod" and values["token_account"]:
+        values["token_file"], sources["token_file"] = None, Source("default")  # another account was asked for
     return Config(**values, sources=MappingProxyType(sources))
 
 
@@ -321,9 +134,8 @@ def _resolve(setting: Setting, layers: list[_Layer]) -> tuple[Any, Source] | Non
         try:
             return setting.read(raw, layer.base), source
         except (ValueError, KeyError, TypeError, RuntimeError):
-            raise ConfigError(
-                f"{setting.key} = {raw!r} (from {source}) is not allowed.", f"Allowed: {setting.allowed}."
-            ) from None
+            said = setting.key if setting.secret else f"{setting.key} = {raw!r}"
+            raise ConfigError(f"{said} (from {source}) is not allowed.", f"Allowed: {setting.allowed}.") from None
     return None
 
 
@@ -346,7 +158,7 @@ def _from_file(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"The configuration file {path} cannot be read: {error}", "Mend the file, or remove it."
         ) from error
-    known = [setting.key for setting in SETTINGS]
+    known = [setting.key for setting in SETTINGS if not setting.secret]
     for key in values:
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
@@ -369,6 +181,12 @@ def _from_sandbox(path: Path) -> dict[str, str]:
         if isinstance(entry, dict) and isinstance(entry.get(name), str):
             found[key] = entry[name]
     return found
+
+
+def _from_pod(environ: Mapping[str, str]) -> dict[str, str]:
+    """The token that Kubeflow has put into this pod; empty where there is none."""
+    path = environ.get(POD_TOKEN_VARIABLE) or POD_TOKEN
+    return {"token_file": path} if os.path.isfile(path) else {}
 
 
 def _alive(pid: object) -> bool:

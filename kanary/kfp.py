@@ -7,7 +7,7 @@ Source: backend/api/v2beta1/*.proto in kubeflow/pipelines.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -56,9 +56,19 @@ def server(config: Config) -> Server:
         timeout=config.timeout,
         token_file=config.token_file,
         cookie_file=config.cookie_file,
+        cookie=config.cookie,
+        token=_account_token(config),
         readonly=config.readonly,
         hint=_hint(config),
     )
+
+
+def _account_token(config: Config) -> Callable[[], str] | None:
+    if not config.token_account or config.token_file is not None:
+        return None
+    from kanary.accounttoken import AccountToken
+
+    return AccountToken(config)
 
 
 def _hint(config: Config) -> str:

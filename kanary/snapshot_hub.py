@@ -14,7 +14,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kanary.config import Config
-from kanary.errors import ConfigError
 from kanary.operations import Operation
 from kanary.snapshot import Snapshot, poll, succeeded
 
@@ -50,18 +49,17 @@ class Connections:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._opening = asyncio.Lock()
+        # Finding one of the others asks the cluster.
+        self._opening, self._finding_kfp, self._finding_prometheus = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._kfp: AsyncClient | None = None
         self._kubernetes: AsyncKubernetes | None = None
         self._prometheus: AsyncClient | None = None
 
     async def kfp(self) -> AsyncClient:
-        async with self._opening:
+        async with self._finding_kfp:
             if self._kfp is None:
-                api = await asyncio.to_thread(importlib.import_module, "kanary.api")
-                from kanary import kfp
-
-                self._kfp = api.AsyncClient(kfp.server(self.config))
+                servers = await asyncio.to_thread(importlib.import_module, "kanary.snapshot_servers")
+                self._kfp = await servers.pipelines(self.config, self.kubernetes)
         return self._kfp
 
     async def kubernetes(self) -> AsyncKubernetes:
@@ -75,14 +73,19 @@ class Connections:
         return opened
 
     async def prometheus(self) -> AsyncClient:
-        if not self.config.prometheus_url:
-            raise ConfigError("No Prometheus is set.", "Name one with --prometheus or KANARY_PROMETHEUS_URL.")
-        async with self._opening:
+        async with self._finding_prometheus:
             if self._prometheus is None:
-                api = await asyncio.to_thread(importlib.import_module, "kanary.api")
-                metrics = await asyncio.to_thread(importlib.import_module, "kanary.snapshot_metrics")
-                self._prometheus = api.AsyncClient(metrics.server(self.config))
+                servers = await asyncio.to_thread(importlib.import_module, "kanary.snapshot_servers")
+                self._prometheus = await servers.prometheus(self.config, self.kubernetes)
         return self._prometheus
+
+    @property
+    def kfp_place(self) -> str:
+        """Where Kubeflow Pipelines is, for a person; "" while that is not known."""
+        if self._kfp is not None:
+            return self._kfp.server.place or self._kfp.server.url.partition("://")[2]
+        given = self.config.sources["kfp_endpoint"].kind != "default"
+        return self.config.kfp_endpoint.partition("://")[2] if given else ""
 
     @property
     def access(self) -> Access | None:

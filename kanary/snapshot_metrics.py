@@ -90,7 +90,7 @@ def refresh(known: Metrics, step: float, selectors: Mapping[str, str] = _NONE) -
     Prometheus does not answer as it should.
     """
     if known.profile is None:
-        known = yield from _found(known, selectors)
+        known = yield from found(known, selectors)
         if known.profile is None:
             return known
     profile = known.profile
@@ -103,8 +103,8 @@ def refresh(known: Metrics, step: float, selectors: Mapping[str, str] = _NONE) -
         return (yield from _whole(known, profile, asked, moment, step))
     answers = []
     for query in asked:
-        found = yield from _instant(query, moment)
-        answers.append({_key(profile, labels): value for labels, value in found})
+        vector = yield from _instant(query, moment)
+        answers.append({_key(profile, labels): value for labels, value in vector})
     return replace(known, courses=MappingProxyType(_extended(known.courses, _points(moment, answers, profile))))
 
 
@@ -118,7 +118,7 @@ def queries(profile: Profile, window: float, selectors: Mapping[str, str]) -> tu
     return requests, failed, f"histogram_quantile(0.5, {buckets})", f"histogram_quantile(0.99, {buckets})"
 
 
-def _found(known: Metrics, selectors: Mapping[str, str]) -> Operation[Metrics]:
+def found(known: Metrics, selectors: Mapping[str, str]) -> Operation[Metrics]:
     """The first profile that has series of revisions, and a window of at least four scrapes."""
     for profile in profiles.ALL:
         if profile.wide is None:

@@ -108,7 +108,7 @@ _AGES = (("kfp", RUNS), ("k8s", SERVICES), ("prom", METRICS))
 def place_of(hub: Hub) -> Place:
     """Where the hub looks, as far as is known by now."""
     config, entered = hub.connections.config, hub.connections.access
-    server = config.kfp_endpoint.partition("://")[2]
+    server = hub.connections.kfp_place or "…"
     context = f"{entered.context} · {server}" if entered and entered.context else server
     named = config.namespace or (entered.namespace if entered else "")
     namespace = "all" if hub.scope.everywhere else hub.scope.namespace or named

@@ -1,4 +1,4 @@
-"""`kanary info`: every setting with its source, every path, and what the sandbox says of itself."""
+"""`kanary info`: every setting with its source, every path, what each server says, and the sandbox of itself."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kanary import __version__
+from kanary.commands.connections import connections, connections_text
 from kanary.commands.sandbox import ask
-from kanary.config import SETTINGS, Config, config_file, state_folder
+from kanary.config import Config, config_file, state_folder
 from kanary.errors import MissingExtra
+from kanary.settings import SETTINGS, Setting
 from kanary.text import plain, table
 
 if TYPE_CHECKING:
@@ -22,19 +24,24 @@ if TYPE_CHECKING:
 
 
 def info(parser: argparse.ArgumentParser) -> Action:
-    """Print every setting with its value and where it came from, every path, and the state of the sandbox."""
+    """Print every setting with its value and where it came from, every path, each server and how it is reached,
+    and the state of the sandbox."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return _info
 
 
 def _info(given: argparse.Namespace, config: Config) -> int:
     settings = {
-        setting.key: {"value": _shown(getattr(config, setting.key)), "source": str(config.sources[setting.key])}
+        setting.key: {
+            "value": _shown(setting, getattr(config, setting.key)),
+            "source": str(config.sources[setting.key]),
+        }
         for setting in SETTINGS
     }
     paths = _paths(config)
     if given.json:
-        document = {"version": __version__, "settings": settings, "paths": paths, "sandbox": _sandbox_json(config)}
+        document = {"version": __version__, "settings": settings, "paths": paths, "connections": connections(config)}
+        document["sandbox"] = _sandbox_json(config)
         print(json.dumps(document, indent=2))
         return 0
     rows = [(key, str(entry["value"]) or "-", entry["source"]) for key, entry in settings.items()]
@@ -44,12 +51,16 @@ def _info(given: argparse.Namespace, config: Config) -> int:
     print(
         table(("PATH", "", ""), [(name, p["path"], "" if p["exists"] else "(not there)") for name, p in paths.items()])
     )
+    print("\nCONNECTIONS")
+    print(connections_text(connections(config)))
     print("\nSANDBOX")
     print(_sandbox_text(config))
     return 0
 
 
-def _shown(value: Any) -> Any:
+def _shown(setting: Setting, value: Any) -> Any:
+    if setting.secret:
+        return "(a secret)" if value else ""
     if isinstance(value, Mapping):
         return ",".join(f"{key}={entry}" for key, entry in value.items())
     return str(value) if isinstance(value, Path) else "" if value is None else value

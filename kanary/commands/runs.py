@@ -13,6 +13,7 @@ from kanary.api import Client
 from kanary.commands.show import as_json, run_report, stream_log, when
 from kanary.commands.watch import exit_code, watch
 from kanary.config import Config
+from kanary.discovery import kfp_client
 from kanary.errors import InputError
 from kanary.kfp_types import Run, TaskDetail, progress
 from kanary.text import duration, table
@@ -35,7 +36,7 @@ def _runs(given: argparse.Namespace, config: Config) -> int:
     predicates = [] if given.archived else [kfp.NOT_ARCHIVED]
     if given.state:
         predicates.append(kfp.Predicate("state", "EQUALS", given.state.upper()))
-    with Client(kfp.server(config)) as api:
+    with kfp_client(config) as api:
         experiment_id = _experiment_id(api, given.experiment, config.namespace) if given.experiment else ""
         operation = kfp.newest_runs(
             given.limit,
@@ -70,7 +71,7 @@ def run(parser: argparse.ArgumentParser) -> Action:
 
 
 def _run(given: argparse.Namespace, config: Config) -> int:
-    with Client(kfp.server(config)) as api:
+    with kfp_client(config) as api:
         run_id = api.call(kfp.find_run(given.run, namespace=config.namespace))
         if given.log:
             stream_log(api, run_id, _task(api.call(kfp.get_run(run_id)), given.log), follow=given.follow)
@@ -92,7 +93,7 @@ def retry(parser: argparse.ArgumentParser) -> Action:
     parser.add_argument("--watch", action="store_true", help="print each step as it happens, until the run ends")
 
     def act(given: argparse.Namespace, config: Config) -> int:
-        with Client(kfp.server(config)) as api:
+        with kfp_client(config) as api:
             run_id = api.call(kfp.find_run(given.run, namespace=config.namespace))
             api.call(kfp.retry_run(run_id))
             print(f"Run {run_id} is tried again.")
@@ -108,7 +109,7 @@ def terminate(parser: argparse.ArgumentParser) -> Action:
     def act(given: argparse.Namespace, config: Config) -> int:
         if given.run == "latest":
             raise InputError("`latest` may be another run by now.", "Give the id of the run to end.")
-        with Client(kfp.server(config)) as api:
+        with kfp_client(config) as api:
             run_id = api.call(kfp.find_run(given.run, namespace=config.namespace))
             api.call(kfp.terminate_run(run_id))
         print(f"Run {run_id} is being ended; `kanary run {run_id} --watch` shows when it is.")

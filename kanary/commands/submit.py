@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kanary import kfp
-from kanary.api import Client
 from kanary.commands.show import as_json
 from kanary.commands.watch import exit_code, watch
 from kanary.config import Config
+from kanary.discovery import kfp_client
 from kanary.errors import InputError
 from kanary.kfp_spec import Pipeline, bind, read_pipeline
 
@@ -40,7 +40,7 @@ def submit(parser: argparse.ArgumentParser) -> Action:
 def _submit(given: argparse.Namespace, config: Config) -> int:
     pipeline = _read(given.pipeline)
     parameters = bind(pipeline, given.parameters)
-    with Client(kfp.server(config)) as api:
+    with kfp_client(config) as api:
         experiment = api.call(kfp.ensure_experiment(given.experiment, namespace=config.namespace))
         run = api.call(
             kfp.create_run(

@@ -17,7 +17,7 @@ import pytest
 
 from kanary import __version__, cli
 from kanary.cli import VERBS, main, parser, resolve
-from kanary.config import SETTINGS
+from kanary.settings import SETTINGS
 from tests.core.fake_kfp import FakeKfp, run_json, serving, task_json
 
 ROOT = Path(__file__).parents[2]

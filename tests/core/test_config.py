@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from kanary.config import DEFAULT_ENDPOINT, SETTINGS, Config, load, nearest_home
+from kanary.config import POD_TOKEN_VARIABLE, Config, load, nearest_home
 from kanary.errors import ConfigError
+from kanary.settings import DEFAULT_ENDPOINT, SETTINGS
 
 
 @pytest.fixture
@@ -63,22 +64,22 @@ def test_every_setting_can_come_from_every_place_and_says_so(place: Path) -> Non
         "cookie_file": "cookie", "timeout": "2.5", "readonly": "true", "context": "prod",
         "prometheus_url": "https://p/x", "kubeconfig": "kube", "readonly_contexts": "prod-*",
         "protected_contexts": "prod-*, stage", "prometheus_token_file": "p-token", "prometheus_ca_file": "ca.pem",
+        "token_account": "team-a/editor",
         "prometheus_tenant": "team-a", "prometheus_selectors": "cluster=prod, team=a=b",
     }  # fmt: skip
-    assert (
-        set(values)
-        == {setting.key for setting in SETTINGS}
-        == {f.name for f in dataclasses.fields(Config)} - {"sources"}
-    )
+    secrets = {setting.key for setting in SETTINGS if setting.secret}
+    known = [setting for setting in SETTINGS if not setting.secret]
+    assert {setting.key for setting in SETTINGS} == {f.name for f in dataclasses.fields(Config)} - {"sources"}
+    assert set(values) == {setting.key for setting in known}
     path = write_file(place, "".join(f'{key} = "{value}"\n' for key, value in values.items()))
-    variables = {setting.environment: values[setting.key] for setting in SETTINGS}
+    variables = {setting.environment: values[setting.key] for setting in known}
     by_kind = {
         "flag": load(values, environment(place), place),
         "environment": load({}, environment(place, **variables), place),
         "file": load({}, environment(place), place),
     }
     for kind, config in by_kind.items():
-        assert {source.kind for source in config.sources.values()} == {kind}
+        assert {source.kind for key, source in config.sources.items() if key not in secrets} == {kind}
         base = path.parent if kind == "file" else place
         assert (config.home, config.token_file, config.kubeconfig) == (
             base / "there",
@@ -87,6 +88,29 @@ def test_every_setting_can_come_from_every_place_and_says_so(place: Path) -> Non
         )
         assert (config.timeout, config.readonly, config.context) == (2.5, True, "prod")
         assert config.prometheus_selectors == {"cluster": "prod", "team": "a=b"}
+
+
+def test_a_secret_comes_from_the_environment_alone_and_is_never_told(place: Path) -> None:
+    config = load({}, environment(place, KANARY_COOKIE="session=hush"), place)
+    assert config.cookie == "session=hush"
+    assert "hush" not in repr(config)
+    with pytest.raises(ConfigError, match=r"cookie .*environment KANARY_COOKIE") as caught:
+        load({}, environment(place, KANARY_COOKIE="hush\nX-Evil: 1"), place)
+    assert "hush" not in str(caught.value)
+    write_file(place, 'cookie = "hush"\n')
+    with pytest.raises(ConfigError, match="cookie_file"):
+        load({}, environment(place), place)
+
+
+def test_the_token_that_kubeflow_puts_into_a_pod_is_used_where_nothing_else_is_said(place: Path) -> None:
+    projected = place / "projected"
+    environ = environment(place, **{POD_TOKEN_VARIABLE: str(projected)})
+    assert load({}, environ, place).token_file is None
+    projected.write_text("t", encoding="utf-8")
+    config = load({}, environ, place)
+    assert (config.token_file, str(config.sources["token_file"])) == (projected, f"pod {projected}")
+    assert load({"token_file": "own"}, environ, place).token_file == place / "own"
+    assert load({"token_account": "editor"}, environ, place).token_file is None
 
 
 def test_selectors_are_a_table_in_the_file(place: Path) -> None:
@@ -173,6 +197,8 @@ def test_endpoints_as_the_stock_cli_takes_them(place: Path, given: str, wanted: 
         ("namespace", "No_Name"),
         ("context", "a\x1b[31m"),
         ("token_file", "a\x00b"),
+        ("token_account", "a/b/c"),
+        ("token_account", "No"),
         ("prometheus_tenant", "team-ä"),
         ("prometheus_selectors", "cluster"),
         ("prometheus_selectors", "1a=b"),

@@ -303,6 +303,15 @@ def test_token_and_cookie_are_read_again_for_every_request(fake: FakeKfp, tmp_pa
             assert fake.asked[-1].headers["cookie"] == "authservice_session=abc; x=y"
 
 
+def test_a_token_may_be_asked_for_and_a_cookie_given(fake: FakeKfp) -> None:
+    tokens = iter(("one", "two"))
+    with Client(Server("KFP", fake.url, token=lambda: next(tokens), cookie="session=1")) as api:
+        for token in ("one", "two"):
+            api.call(kfp.healthz())
+            assert fake.asked[-1].headers["authorization"] == f"Bearer {token}"
+            assert fake.asked[-1].headers["cookie"] == "session=1"
+
+
 @pytest.mark.parametrize("content", [None, "", "two\nlines", "smörgås"])
 def test_an_unusable_token_file_is_a_config_error(fake: FakeKfp, tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "token"

@@ -433,7 +433,7 @@ async def test_without_a_prometheus_it_says_which_setting_names_one(
     async with make(prometheus_url="").run_test(size=(120, 30), notifications=True) as pilot:
         await pilot.press("2")
         await until(pilot, loaded(pilot, TABLE))
-        await until(pilot, lambda: "No Prometheus is set" in flat(pilot) and "--prometheus" in flat(pilot))
+        await until(pilot, lambda: "no endpoints available" in flat(pilot) and "--prometheus" in flat(pilot))
         assert text(table(pilot, TABLE), f"{space.name}/churn", "share") == "20 %"
 
 
