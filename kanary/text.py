@@ -1,4 +1,4 @@
-"""Text for people: durations, ages, tables, and server text made harmless for a terminal. Never prints."""
+"""Text for people: durations, rates, tables, and server text made harmless for a terminal. Never prints."""
 
 from __future__ import annotations
 
@@ -45,6 +45,47 @@ def duration(seconds: float | None) -> str:
     if whole < 86400:
         return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
     return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
+
+
+def rate(value: float | None) -> str:
+    """Requests a second: `0`, `0.42`, `8.1`, `120`, `12k`."""
+    if value is None:
+        return "–"
+    if value >= 9950:
+        return f"{value / 1000:.0f}k"
+    return (
+        "0"
+        if value < 0.005
+        else f"{value:.2f}"
+        if value < 0.995
+        else f"{value:.1f}"
+        if value < 99.5
+        else f"{value:.0f}"
+    )
+
+
+def percent(share: float | None) -> str:
+    """A share as `0 %`, `0.3 %`, `12 %`; `–` where none is known."""
+    if share is None:
+        return "–"
+    value = 100 * share
+    return (
+        "0 %"
+        if value == 0
+        else f"{value:.2f} %"
+        if value < 0.1
+        else f"{value:.1f} %"
+        if value < 10
+        else f"{value:.0f} %"
+    )
+
+
+def latency(seconds: float | None) -> str:
+    """A latency as `0.8 ms`, `12 ms`, `1.3 s`; `–` where none is known."""
+    if seconds is None:
+        return "–"
+    ms = 1000 * seconds
+    return f"{ms:.1f} ms" if ms < 9.95 else f"{ms:.0f} ms" if ms < 999.5 else f"{seconds:.1f} s"
 
 
 def shortened(text: str, width: int) -> str:

@@ -22,10 +22,10 @@ from kanary.snapshot_hub import EVENTS, METRICS, SERVICES, Hub
 from kanary.snapshot_metrics import POINTS, Course, Metrics, Point
 from kanary.snapshot_services import Service
 from kanary.snapshot_timeline import Entry, of_service, timeline
-from kanary.text import duration, one_line, plain
+from kanary.text import duration, latency, one_line, percent, plain, rate
 from tui.actions import bindings
 from tui.entries import entry_row
-from tui.graph import chart, latency, percent, rate, share_bar
+from tui.graph import chart, share_bar
 from tui.header import Header
 from tui.log_pane import LogPane, Tail
 from tui.look import Spans, clock_time, state_sign, styled, styles

@@ -18,9 +18,9 @@ from kanary.kserve.status import ServiceStatus
 from kanary.release import Intent, Release
 from kanary.snapshot_hub import Hub
 from kanary.snapshot_services import Service
-from kanary.text import duration, one_line, shortened
+from kanary.text import duration, one_line, rate, shortened
 from tui.dialog import Act, Dialog, Field, Lines, Question
-from tui.graph import rate, share_bar
+from tui.graph import share_bar
 from tui.look import Spans
 
 Say = Callable[[str, str], None]

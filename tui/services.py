@@ -12,9 +12,9 @@ from textual import on
 from kanary.snapshot_hub import METRICS, SERVICES
 from kanary.snapshot_metrics import Course, Metrics
 from kanary.snapshot_services import URGENCY, Service
-from kanary.text import duration, one_line
+from kanary.text import duration, latency, one_line, percent, rate
 from tui.actions import bindings
-from tui.graph import latency, percent, rate, share_bar, sparkline
+from tui.graph import share_bar, sparkline
 from tui.look import state_sign
 from tui.service_acts import ServiceActs
 from tui.table import Cell, Column, KeyedTable, Row

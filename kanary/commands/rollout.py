@@ -1,4 +1,4 @@
-"""`kanary status`, `rollback`, `set-traffic` and `promote`: an InferenceService's traffic on the command line."""
+"""`kanary rollback`, `set-traffic` and `promote`: an InferenceService's traffic on the command line."""
 
 from __future__ import annotations
 
@@ -10,48 +10,17 @@ from typing import TYPE_CHECKING, Any
 from kanary import kubernetes
 from kanary.config import Config
 from kanary.errors import KanaryError
-from kanary.kserve import decide, models, steer
+from kanary.kserve import decide, steer
 from kanary.kserve import readiness as way_back
 from kanary.kserve import rollback as brake
 from kanary.kserve.readiness import Readiness
 from kanary.kserve.status import ServiceStatus
 from kanary.kserve.steer import Moved
 from kanary.kubernetes import Kubernetes
-from kanary.rollout import acts, brief
 from kanary.text import one_line, table
 
 if TYPE_CHECKING:
     from kanary.cli import Action
-
-
-def status(parser: argparse.ArgumentParser) -> Action:
-    """Show where a service's traffic really goes, next to what was asked. Without SERVICE, all of the namespace."""
-    parser.add_argument("service", nargs="?", metavar="SERVICE", help="the InferenceService's name")
-    parser.add_argument("--json", action="store_true", help="print JSON: one object, or without SERVICE a list")
-    add_harmless_dry_run(parser)
-    return _status
-
-
-def _status(given: argparse.Namespace, config: Config) -> int:
-    with kubernetes.connect(config) as api:
-        namespace = namespace_of(api, config)
-        if given.service:
-            found = api.call(steer.status(given.service, namespace))
-            record = api.call(acts.current(given.service, namespace))
-            if given.json:
-                back = asdict(api.call(way_back.readiness(given.service, namespace, look=models.glance)))
-                told = brief.summary(record) if record is not None else None
-                print(json.dumps(as_json(found) | {"readiness": back, "rollout": told}, indent=2))
-            else:
-                print(report(found) + (f"\n\n{brief.report(record)}" if record is not None else ""))
-            return 0
-        services = api.call(steer.statuses(namespace))
-    if given.json:
-        print(json.dumps([as_json(entry) for entry in services], indent=2))
-        return 0
-    headers = ("SERVICE", "STABLE", "VERSION", "CANARY", "VERSION", "ASKED", "EFFECTIVE", "NOTES")
-    print(table(headers, [_row(entry) for entry in services]))
-    return 0
 
 
 def rollback(parser: argparse.ArgumentParser) -> Action:
@@ -67,9 +36,7 @@ def rollback(parser: argparse.ArgumentParser) -> Action:
         "--to", default="", metavar="RELEASE", help="a version, digest, revision or run id out of its history"
     )
     parser.add_argument("--reason", default="", metavar="TEXT", help="why; it stands in the release history")
-    parser.add_argument(
-        "--deadline", type=_seconds, default=300.0, metavar="SECONDS", help="stop waiting after so long"
-    )
+    parser.add_argument("--deadline", type=seconds, default=300.0, metavar="SECONDS", help="stop waiting after so long")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     _add_dry_run(parser)
     return _rollback
@@ -252,22 +219,8 @@ def _split(status: ServiceStatus) -> str:
     return ", ".join(parts) or "none"
 
 
-def _row(status: ServiceStatus) -> tuple[str, ...]:
-    stable, canary = status.revision(status.stable), status.revision(status.canary)
-    asked = "" if status.requested is None else f"{status.requested} %"
-    return (
-        status.name,
-        status.stable,
-        stable.version if stable else "",
-        status.canary,
-        canary.version if canary else "",
-        asked,
-        f"{status.effective} %" if status.canary else "",
-        "; ".join((*status.notes, *([status.failure] if status.failure else []))),
-    )
-
-
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """A number of seconds above 0, for argparse."""
     value = float(text)
     if not 0 < value < float("inf"):
         raise ValueError

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tui.graph import chart, latency, percent, rate, share_bar, sparkline
+from kanary.text import latency, percent, rate
+from tui.graph import chart, share_bar, sparkline
 
 
 @pytest.mark.parametrize(
