@@ -50,6 +50,8 @@ class Verb:
 VERBS = {
     "monitor": Verb("tui.app:monitor", "watch and steer runs and services in the terminal (what plain `kanary` does)",
                     "", _MONITOR),
+    "web": Verb("kanary.commands.web:web", "serve the monitor to a browser on this machine, read-only unless told",
+                "web", _MONITOR, passes_on=True),
     "up": Verb("kanary.commands.sandbox:up", "start the sandbox", "sandbox", ("home",), passes_on=True),
     "down": Verb("kanary.commands.sandbox:down", "stop the sandbox", "sandbox", ("home",), passes_on=True),
     "logs": Verb("kanary.commands.sandbox:logs", "show the sandbox's own logs", "sandbox", ("home",)),

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from kanary.cli import Action
 
 
+_DRIVER = "TEXTUAL_DRIVER"  # set where Textual speaks to something else than a terminal: `kanary web`
+
+
 class Commands(Provider):
     """The actions that the screen below the palette offers, by name."""
 
@@ -78,12 +81,16 @@ class Monitor(App[None]):
         self.hub.on_change = self._changed
         self._following: Worker[None] | None = None
         self._theme = theme
+        self._server = os.getppid() if os.environ.get(_DRIVER) else None
 
     def on_mount(self) -> None:
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         self.theme = self._theme or default_theme(os.environ)
         self.push_screen(MainScreen(self.hub))
+        if self._server is not None:
+            # Nobody could reach a monitor whose server is gone; it would go on asking the cluster.
+            self.set_interval(1.0, lambda: self.exit() if os.getppid() != self._server else None)
         # The first picture waits for no import and no network.
         self.call_after_refresh(self._start)
 
@@ -181,7 +188,7 @@ def monitor(parser: argparse.ArgumentParser) -> Action:
 
 
 def _monitor(given: argparse.Namespace, config: Config) -> int:
-    if not (os.isatty(0) and os.isatty(1)):
+    if not (os.environ.get(_DRIVER) or (os.isatty(0) and os.isatty(1))):
         raise InputError("The monitor needs a terminal.", "In a script, use `kanary runs`, `run` and `status`.")
     _log_to_file()
     app = Monitor(config, Scope(config.namespace, given.all_namespaces, given.refresh), given.theme)

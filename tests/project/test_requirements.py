@@ -93,14 +93,14 @@ def test_every_requirement_of_every_extra_is_pinned_within_its_range(extra: str,
     assert checked >= len(PROJECT["optional-dependencies"][extra])
 
 
-def test_the_extras_are_one_for_each_image_and_two_more() -> None:
-    assert EXTRAS == ["dev", "drift", "pipelines", "sandbox", "serve", "train"]
+def test_the_extras_are_one_for_each_image_and_three_more() -> None:
+    assert EXTRAS == ["dev", "drift", "pipelines", "sandbox", "serve", "train", "web"]
 
 
 @pytest.mark.parametrize(
     ("package", "extras"),
     [
-        ("kanary", ()),
+        ("kanary", ("web",)),
         ("tui", ()),
         ("components", ("train",)),
         ("pipelines", ("pipelines",)),

@@ -48,5 +48,6 @@ def test_the_wheel_carries_its_licence_its_command_and_its_extras(wheel: zipfile
     scripts.read_string(wheel.read(f"{info}/entry_points.txt").decode())
     assert dict(scripts["console_scripts"]) == {"kanary": "kanary.cli:main"}
     metadata = Parser().parsestr(wheel.read(f"{info}/METADATA").decode())
-    assert set(metadata.get_all("Provides-Extra", [])) == {"pipelines", "train", "serve", "drift", "sandbox", "dev"}
+    extras = {"pipelines", "train", "serve", "drift", "sandbox", "web", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == extras
     assert metadata["License-Expression"] == "Apache-2.0"
