@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kanary.api import AsyncClient
     from kanary.kubeconfig import Access
     from kanary.kubernetes_async import AsyncKubernetes
+    from kanary.snapshot_alerts import Alerts, Stretch
     from kanary.snapshot_metrics import Metrics
     from kanary.snapshot_rights import Rights
     from kanary.snapshot_runs import Runs
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 RUNS, SERVICES, METRICS, EVENTS, RIGHTS = "runs", "services", "metrics", "events", "rights"
+ALERTS = "alerts"
 _EVENTS_KEPT = 1000
+_ALERTS = 15.0  # the same of alerts and drift, looked back for hours
 _METRICS = 2.5  # polls of the metrics take so many times the interval: five queries each, and rates move slowly
 
 
@@ -113,6 +116,7 @@ class Hub:
         self.metrics: Snapshot[Metrics] = Snapshot()
         self.events: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
         self.rights: Snapshot[Rights] = Snapshot()
+        self.alerts: Snapshot[Alerts] = Snapshot()
         self.on_change: Callable[[str], None] = lambda name: None
         self.archived = False
         self._more = False
@@ -137,6 +141,11 @@ class Hub:
         """Whether whoever changes something here has to type its name."""
         return _matches(self.context, self.connections.config.protected_contexts)
 
+    @property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """Alerts and drift of the last hours, as far as they are known."""
+        return self.alerts.value.stretches if self.alerts.value else ()
+
     def snapshot(self, name: str) -> Snapshot[Any]:
         found: Snapshot[Any] = getattr(self, name)
         return found
@@ -146,6 +155,7 @@ class Hub:
         async with asyncio.TaskGroup() as group:
             for source in (self._poll_runs, self._poll_metrics, self._watch_cluster, self._ask_rights):
                 group.create_task(source())
+            group.create_task(self._poll_alerts())
 
     def wake(self, *names: str) -> None:
         """Asks these sources now, all of them without names."""
@@ -209,6 +219,20 @@ class Hub:
 
     def _metrics_step(self, known: Metrics) -> float:
         return max(self.scope.interval * _METRICS, known.interval if known.profile else 0.0)
+
+    async def _poll_alerts(self) -> None:
+        async def fetch() -> Alerts:
+            client = await self.connections.prometheus()
+            from kanary import snapshot_alerts
+
+            config, entered = self.connections.config, self.connections.access
+            own = self.scope.namespace or config.namespace or (entered.namespace if entered else "")
+            namespace = "" if self.scope.everywhere else own
+            return await client.call(snapshot_alerts.refresh(namespace, config.prometheus_selectors))
+
+        await poll(
+            fetch, lambda s: self._tell(ALERTS, s), self._wake_of(ALERTS), lambda found: self.scope.interval * _ALERTS
+        )
 
     async def _ask_rights(self) -> None:
         async def fetch() -> Rights:

@@ -1,4 +1,7 @@
-"""One timeline of runs, releases, operators' acts and Kubernetes' events: what happened before it broke. Pure."""
+"""One timeline of runs, releases, operators' acts, drift, alerts and Kubernetes' events: what happened before it broke.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from typing import Any
 from kanary import release
 from kanary.kfp_types import Run
 from kanary.release import Document
+from kanary.snapshot_alerts import DRIFT, Stretch
 from kanary.snapshot_services import Service, moment
+from kanary.text import duration
 
 RUN, RELEASE, ACT, EVENT = "run", "release", "act", "event"
 NORMAL, GOOD, WARNING, BAD = "normal", "good", "warning", "bad"
@@ -34,9 +39,16 @@ class Entry:
     ref: str = ""
 
 
-def timeline(runs: Iterable[Run], services: Mapping[str, Service], events: Mapping[str, Document]) -> list[Entry]:
+def timeline(
+    runs: Iterable[Run],
+    services: Mapping[str, Service],
+    events: Mapping[str, Document],
+    stretches: Iterable[Stretch] = (),
+) -> list[Entry]:
     """All entries, newest first."""
-    found = [*_of_runs(runs), *_of_services(services.values()), *_of_events(events, services)]
+    owners = {f"{s.status.namespace}/{name}": s.key for s in services.values() for name in _names(s)}
+    found = [*_of_runs(runs), *_of_services(services.values()), *_of_events(events, owners)]
+    found += [entry for stretch in stretches for entry in _of_stretch(stretch, owners)]
     return sorted(found, key=lambda entry: (entry.when, entry.key), reverse=True)
 
 
@@ -77,8 +89,31 @@ def _of_services(services: Iterable[Service]) -> Iterable[Entry]:
             yield Entry(f"act/{key}/{intent.when}", when, ACT, key, text, weight, intent.who, key)
 
 
-def _of_events(events: Mapping[str, Document], services: Mapping[str, Service]) -> Iterable[Entry]:
-    owners = {f"{s.status.namespace}/{name}": s.key for s in services.values() for name in _names(s)}
+def _of_stretch(stretch: Stretch, owners: Mapping[str, str]) -> Iterable[Entry]:
+    """When it began, and when it was over."""
+    labels = stretch.labels
+    name = labels.get("alertname") or "an alert"
+    namespace = labels.get("namespace", "")
+    about = (_owner(f"{namespace}/{labels[label]}", owners) for label in _ABOUT if labels.get(label))
+    known = set(owners.values())
+    subject = next((key for key in about if key in known), f"{namespace}/{labels.get('service') or name}")
+    if stretch.kind == DRIFT:
+        columns = f"{stretch.most} column{'' if stretch.most == 1 else 's'}"
+        begun = f"drift detected in {columns} of {labels.get('version') or labels.get('revision') or '?'}"
+        over, weight = "no drift any more", WARNING
+    else:
+        weight = BAD if labels.get("severity") in ("critical", "page", "error") else WARNING
+        weight = NORMAL if labels.get("severity") in ("info", "none") else weight
+        begun, over = f"{name} fires", f"{name} is over"
+    begun += "" if stretch.exact else ", or since before"
+    begun += f": {stretch.says}" if stretch.says else ""
+    yield Entry(f"{stretch.key}/0", stretch.start, stretch.kind, subject, begun, weight, ref=subject)
+    if stretch.end is not None:
+        took = duration((stretch.end - stretch.start).total_seconds())
+        yield Entry(f"{stretch.key}/1", stretch.end, stretch.kind, subject, f"{over}, after {took}", GOOD, ref=subject)
+
+
+def _of_events(events: Mapping[str, Document], owners: Mapping[str, str]) -> Iterable[Entry]:
     for key, event in events.items():
         about: Mapping[str, Any] = event.get("involvedObject") or {}
         when = next((found for field in _TIMES if (found := moment(event.get(field)))), None)
@@ -103,6 +138,8 @@ def _owner(named: str, owners: Mapping[str, str]) -> str:
     return named
 
 
+# Labels of alerts and drift that may name a service, one of its revisions or pods.
+_ABOUT = ("inferenceservice", "service", "exported_service", "revision", "revision_name", "deployment", "pod")
 _TIMES = ("lastTimestamp", "eventTime", "firstTimestamp", "deprecatedLastTimestamp")
 
 

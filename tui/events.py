@@ -1,4 +1,4 @@
-"""View 4: one timeline of runs, releases, operators' acts and Kubernetes' events."""
+"""View 4: one timeline of runs, releases, operators' acts, drift, alerts and Kubernetes' events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from textual import on
 
 from kanary.snapshot import Snapshot
-from kanary.snapshot_hub import EVENTS, RUNS, SERVICES
+from kanary.snapshot_hub import ALERTS, EVENTS, RUNS, SERVICES
 from kanary.snapshot_timeline import BAD, WARNING, Entry, timeline
 from tui.entries import entry_row
 from tui.table import Column, KeyedTable
@@ -40,14 +40,15 @@ class EventsView(View[Entry]):
     """The timeline."""
 
     LISTING: ClassVar[Listing[Entry]] = Listing("events", "Events", COLUMNS, SORTS, lambda e: e.key, entry_row, words)
-    SOURCES: ClassVar[tuple[str, ...]] = (EVENTS, SERVICES, RUNS)
+    SOURCES: ClassVar[tuple[str, ...]] = (EVENTS, SERVICES, RUNS, ALERTS)
 
     def items(self) -> Sequence[Entry]:
-        runs = self.hub.runs.value
-        return timeline(runs.by_id.values() if runs else (), self.hub.services.value or {}, self.hub.events.value or {})
+        hub, runs = self.hub, self.hub.runs.value
+        known = runs.by_id.values() if runs else ()
+        return timeline(known, hub.services.value or {}, hub.events.value or {}, hub.stretches)
 
     def snapshot(self) -> Snapshot[Any]:
-        """Whichever of the three is there: half a timeline is better than none."""
+        """Whichever of the four is there: half a timeline is better than none."""
         there = [s for s in map(self.hub.snapshot, self.SOURCES) if s.value is not None]
         return there[0] if there else self.hub.events
 

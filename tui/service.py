@@ -18,7 +18,7 @@ from textual.widgets import ContentSwitcher, Footer
 from kanary import release
 from kanary.release import Release
 from kanary.snapshot import Snapshot, poll
-from kanary.snapshot_hub import EVENTS, METRICS, SERVICES, Hub
+from kanary.snapshot_hub import ALERTS, EVENTS, METRICS, SERVICES, Hub
 from kanary.snapshot_metrics import POINTS, Course, Metrics, Point
 from kanary.snapshot_services import Service
 from kanary.snapshot_timeline import Entry, of_service, timeline
@@ -255,7 +255,7 @@ class ServiceScreen(Screen[None], ServiceActs):
 
     def changed(self, name: str) -> None:
         """A source of the monitor has a new snapshot."""
-        if name in (SERVICES, METRICS, EVENTS):
+        if name in (SERVICES, METRICS, EVENTS, ALERTS):
             self._display()
 
     def acted(self) -> None:
@@ -300,7 +300,8 @@ class ServiceScreen(Screen[None], ServiceActs):
             self._history = history_rows(service, now)
             self._history_table.show(list(self._history), lambda key: self._history[key])
         elif pane == "events":
-            entries = of_service(timeline((), {self._key: service}, self.hub.events.value or {}), self._key)
+            told = timeline((), {self._key: service}, self.hub.events.value or {}, self.hub.stretches)
+            entries = of_service(told, self._key)
             self._events = {entry.key: entry for entry in entries}
             self._events_table.show(list(self._events), self._entry_row)
         elif pane == "yaml":
@@ -400,7 +401,7 @@ class ServiceScreen(Screen[None], ServiceActs):
 
     def act_refresh(self) -> None:
         self._wake.set()
-        self.hub.wake(SERVICES, METRICS, EVENTS)
+        self.hub.wake(SERVICES, METRICS, EVENTS, ALERTS)
 
     def act_copy(self) -> None:
         self.app.copy_to_clipboard(self._key)

@@ -161,6 +161,8 @@ class FakePrometheus:
 
     namespace: str = ""
     rates: dict[str, tuple[float, float, float, float]] = field(default_factory=dict)
+    alerts: list[Json] = field(default_factory=list)  # labels of those that fire
+    fired: float = field(default_factory=lambda: time.time() - 120)
     override: Response | None = None
     held: threading.Event = field(default_factory=threading.Event)  # cleared: answers wait
     asked: list[str] = field(default_factory=list)
@@ -218,6 +220,10 @@ class FakePrometheus:
         if self.override is not None:
             return self.override
         times = [start + step * index for index in range(math.floor((end - start) / step + 1e-6) + 1)]
+        if query.startswith("ALERTS"):
+            since = [[at, "1"] for at in times if at >= self.fired]
+            found = [{"metric": labels, "values": since} for labels in self.alerts]
+            return _answer("matrix", found)
         result = [{"metric": labels, "values": [[at, value] for at in times]} for labels, value in self._series(query)]
         return _answer("matrix", result)
 

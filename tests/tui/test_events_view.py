@@ -7,8 +7,8 @@ import pytest
 
 from tests.core.fake_kfp import FakeKfp, run_json, serving
 from tests.tui import rig
-from tests.tui.cluster import Namespace
-from tests.tui.rig import column, loaded, picture, sees, table, until
+from tests.tui.cluster import FakePrometheus, Namespace
+from tests.tui.rig import column, loaded, picture, sees, table, text, until
 from tui.app import Monitor
 from tui.run import RunScreen
 from tui.service import ServiceScreen
@@ -70,3 +70,21 @@ async def test_a_new_event_comes_by_itself(make: Callable[[], Monitor], space: N
         await sees(pilot, "k8s live")
         space.happened("other", "Created", "it is there")
         await sees(pilot, "Created: it is there")
+
+
+async def test_alerts_and_what_they_are_about_stand_in_the_timeline(
+    space: Namespace, fake: FakeKfp, metrics: FakePrometheus, tmp_path: Path
+) -> None:
+    space.put("churn")
+    metrics.alerts = [
+        {"alertname": "Slow", "namespace": space.name, "service": "churn-predictor", "severity": "critical"}
+    ]
+    given = space.settings | {"kfp_endpoint": fake.url, "prometheus_url": metrics.url}
+    async with rig.monitor(tmp_path, given).run_test(size=(120, 30), notifications=True) as pilot:
+        await pilot.press("4")
+        await sees(pilot, "Slow fires")
+        (key,) = [key for key in table(pilot, TABLE).keys if key.startswith("alert/")]
+        assert text(table(pilot, TABLE), key, "kind") == "✗ alert"
+        table(pilot, TABLE).move_to(key)
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, ServiceScreen))
