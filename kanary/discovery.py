@@ -136,7 +136,10 @@ def kfp_client(config: Config) -> Client:
         except ConfigError:
             return Client(server)
         with api:
-            found = api.call(pipelines())
+            try:
+                found = api.call(pipelines())
+            except ConfigError as error:  # the cluster's credentials
+                found = Found(error.message)
             server = through(server, api.access, found) if found.path else at_default(server, found)
     return Client(server)
 

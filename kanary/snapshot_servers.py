@@ -25,7 +25,10 @@ async def pipelines(config: Config, cluster: Cluster) -> AsyncClient:
         api = await cluster()
     except ConfigError:
         return AsyncClient(server)
-    found = await api.call(discovery.pipelines())
+    try:
+        found = await api.call(discovery.pipelines())
+    except ConfigError as error:  # the cluster's credentials
+        found = discovery.Found(error.message)
     if found.path:
         return AsyncClient(discovery.through(server, api.access, found))
     client = AsyncClient(discovery.at_default(server, found))

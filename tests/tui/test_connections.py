@@ -19,7 +19,7 @@ from kanary.snapshot_hub import Scope
 from tests.core.fake_kfp import FakeKfp, run_json, serving
 from tests.kubernetes.server import Server as Kubernetes
 from tests.tui import rig
-from tests.tui.cluster import FakePrometheus, Namespace
+from tests.tui.cluster import FakePrometheus, Namespace, kubeconfig
 from tests.tui.rig import flat, picture, sees, until
 from tui.app import Monitor
 
@@ -98,6 +98,19 @@ async def test_pipelines_with_users_of_their_own_are_not_entered_and_it_is_said_
         proxied.override = None  # it is looked for again
         await pilot.press("r")
         await sees(pilot, "nightly")
+
+
+async def test_a_cluster_whose_credentials_fail_hides_no_pipelines_at_the_default_address(
+    proxied: FakeKfp, tmp_path: Path
+) -> None:
+    entered = kubeconfig(tmp_path / "kubeconfig", "http://127.0.0.1:9")
+    document = json.loads(entered.read_text(encoding="utf-8"))
+    document["users"][0]["user"] = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "no-such"}}
+    entered.write_text(json.dumps(document), encoding="utf-8")
+    made = replace(rig.settings(tmp_path, {"kubeconfig": str(entered)}), kfp_endpoint=proxied.url)
+    async with Monitor(made, Scope(interval=0.2), theme="kanary").run_test(size=(120, 30)) as pilot:
+        await sees(pilot, "nightly")
+        await until(pilot, lambda: "no-such" in pilot.app.hub.metrics.error)  # type: ignore[attr-defined]
 
 
 def test_info_says_where_the_servers_are_how_that_is_known_and_what_each_says(
