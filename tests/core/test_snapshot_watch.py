@@ -91,10 +91,10 @@ async def test_a_version_that_is_too_old_is_listed_anew(fake: FakeKubernetes) ->
     fake.script = [[event("ERROR", {"code": 410, "message": "too old"})]]
 
     async def then(follower: Follower, seen: list[Snapshot[Objects]]) -> None:
-        await until(lambda: bool(seen))
-        fake.items = [thing("z", 5)]
+        await until(lambda: sum("watch" not in asked for asked in fake.asked) == 2)
         await until(lambda: names(seen[-1]) == ["ns/z"])
 
+    fake.items = [thing("z", 5)]
     assert not any(snapshot.error for snapshot in await following(fake, then))
 
 
