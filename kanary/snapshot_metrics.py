@@ -9,11 +9,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kanary.config import Config
-from kanary.errors import ApiError
 from kanary.operations import Operation, Request
+from kanary.promql import instant as _instant
+from kanary.promql import number as _number
+from kanary.promql import result as _result
 
 if TYPE_CHECKING:
     from kanary.api import Server
@@ -193,34 +195,6 @@ def _points(at: float, answers: Sequence[Mapping[str, float]], profile: Profile)
 def _extended(courses: Mapping[str, Course], points: Mapping[str, Point]) -> dict[str, Course]:
     known: dict[str, tuple[Point, ...]] = {key: courses[key].points if key in courses else () for key in points}
     return {key: Course((*known[key], point)[-POINTS:]) for key, point in points.items()}
-
-
-def _instant(query: str, at: float | None = None) -> Operation[list[tuple[Mapping[str, str], float]]]:
-    params = {"query": query} | ({"time": f"{at:.3f}"} if at is not None else {})
-    answer = yield Request("GET", "/api/v1/query", params)
-    if (
-        isinstance(answer, dict)
-        and isinstance(answer.get("data"), dict)
-        and answer["data"].get("resultType") == "scalar"
-    ):
-        value = answer["data"].get("result")
-        return [({}, _number(value[1]))] if isinstance(value, list) and len(value) == 2 else []
-    return [(entry.get("metric") or {}, _number((entry.get("value") or [0, 0])[1])) for entry in _result(answer)]
-
-
-def _result(answer: Any) -> list[Mapping[str, Any]]:
-    data = answer.get("data") if isinstance(answer, dict) else None
-    result = data.get("result") if isinstance(data, dict) else None
-    if not isinstance(result, list) or not all(isinstance(entry, dict) for entry in result):
-        raise ApiError("Prometheus answered with something else than a result.", "Is it the address of a Prometheus?")
-    return result
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ApiError(f"Prometheus answered with {value!r} where a number should be.") from None
 
 
 def _finite(value: float | None, unit: float) -> float | None:
