@@ -29,7 +29,7 @@ _OF_MODELS = (
     "window_outliers", "outliers_total", "canary", "accuracy", "accuracy_rows", "accuracy_baseline",
     "labelled_rows_total", "online_detections",
 )  # fmt: skip
-_OF_DETECTORS = ("coverage_least", "false_alarm_budget", "false_alarm_spent", "alarms_this_month")
+_OF_DETECTORS = ("coverage_least", "false_alarm_budget", "false_alarm_spent")
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,6 @@ class Drift:
     detectors: bool = False
     budget: float | None = None  # false alarms a month
     spent: float | None = None
-    alarms: int | None = None
     past: Past | None = None
 
 
@@ -149,7 +148,6 @@ def refresh(
         bool(told or samples),
         own.get("false_alarm_budget"),
         own.get("false_alarm_spent"),
-        int(own["alarms_this_month"]) if "alarms_this_month" in own else None,
         past,
     )
 

@@ -23,7 +23,7 @@ from tui.still import StillText
 if TYPE_CHECKING:
     from kanary.snapshot_home import Item
 
-VIEWS = {"runs": "1 Runs", "services": "2 Services", "events": "4 Events"}
+VIEWS = {"runs": "1 Runs", "services": "2 Services", "drift": "3 Drift", "events": "4 Events"}
 _SIGNS = {"bad": ("✗", "bold bad"), "good": ("✓", "good")}
 
 
@@ -99,7 +99,7 @@ class Header(Vertical):
             return ()
         from kanary.snapshot_home import home  # not before there is something to tell
 
-        return home(runs.by_id.values() if runs else None, services)
+        return home(runs.by_id.values() if runs else None, services, self._hub.drift.value)
 
 
 _AGES = (("kfp", RUNS), ("k8s", SERVICES), ("prom", METRICS))

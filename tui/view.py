@@ -53,6 +53,14 @@ class OpenService(Message):
         self.key = key
 
 
+class OpenColumn(Message):
+    """Somebody wants to see a column of a model that is watched for drift: its key, and those in the list's order."""
+
+    def __init__(self, key: str, order: Sequence[str]) -> None:
+        super().__init__()
+        self.key, self.order = key, tuple(order)
+
+
 def matches(words: Sequence[str], pattern: str) -> bool:
     """Whether one of the words holds the text, upper and lower case alike; `!text`: none of them does."""
     inverted, text = pattern.startswith("!"), pattern.removeprefix("!").strip().casefold()
