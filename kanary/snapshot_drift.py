@@ -297,12 +297,12 @@ def _doubt(model: Model, least: float) -> str:
     if model.verdict != UNKNOWN:
         return ""
     if not model.windows:
-        return f"no window was checked yet, {model.waiting} rows wait in the open one"
+        return f"no window was checked yet, {model.waiting} rows wait"
     if least and model.coverage is None:
-        return "how much of the traffic was seen cannot be told: nothing counts the proxy's requests"
+        return "coverage cannot be told, nothing counts the requests"
     if least and model.coverage is not None and model.coverage < least:
-        return f"only {100 * model.coverage:.0f} % of the traffic was seen, {100 * least:.0f} % are needed"
-    return "the check failed, or there was nothing to compare with: the detector's log has it"
+        return f"{100 * model.coverage:.0f} % of the traffic seen, {100 * least:.0f} % needed"
+    return "the check failed, see the detector's log"
 
 
 def served(model: Model, services: Mapping[str, Service] | None) -> bool:

@@ -103,6 +103,7 @@ class DriftView(View[Finding], DriftActs):
     DriftView.empty > #model { display: none; }
     DriftView.stale > #model { opacity: 55%; }
     DriftView:ansi > #model { background: ansi_default; }
+    DriftView:ansi > KeyedTable > .table--cursor { text-style: bold underline; }
     """
 
     def __init__(self, hub: Hub) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from kanary.kfp_types import Run
 from kanary.snapshot_course import DRIFT, NONE, UNKNOWN, Course, squeezed
-from kanary.snapshot_drift import CALM, DRIFTS, Accuracy, Drift, Finding, Model, retraining_name, retrainings
+from kanary.snapshot_drift import CALM, DRIFTS, Accuracy, Drift, Finding, Model, retrainings
 from kanary.text import one_line
 from tui.look import Spans, state_sign
 
@@ -120,7 +120,7 @@ def _window(model: Model) -> Spans:
         parts.append(f"{model.outliers} outliers ({100 * model.outliers / model.rows:.1f} %)")
     if model.silence is not None:
         parts.append(f"{age_words(model.silence)} ago")
-    parts.append(f"{model.waiting} rows wait")
+    parts.append(f"{model.waiting} wait")
     return (("seen      ", "dim"), ("   ".join(parts), ""))
 
 
@@ -159,7 +159,7 @@ def retraining_line(model: Model, runs: Iterable[Run] | None) -> Spans:
     head = ("retrained ", "dim")
     found = retrainings(model, runs or ())
     if not found:
-        return (head, (f"not among the runs that were read: o looks for “{retraining_name(model)}”", "dim"))
+        return (head, ("no run for it among those read; o looks for older ones", "dim"))
     newest = found[0]
     sign, style = state_sign(newest.state)
     ago = age_words((datetime.now(UTC) - newest.created_at).total_seconds()) if newest.created_at else "?"

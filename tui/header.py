@@ -94,12 +94,12 @@ class Header(Vertical):
 
     def _needs(self) -> Sequence[Item]:
         """What needs a person, as far as is known."""
-        runs, services = self._hub.runs.value, self._hub.services.value
-        if runs is None and services is None:
+        runs, services, drift = self._hub.runs.value, self._hub.services.value, self._hub.drift.value
+        if runs is None and services is None and drift is None:
             return ()
         from kanary.snapshot_home import home  # not before there is something to tell
 
-        return home(runs.by_id.values() if runs else None, services, self._hub.drift.value)
+        return home(runs.by_id.values() if runs else None, services, drift)
 
 
 _AGES = (("kfp", RUNS), ("k8s", SERVICES), ("prom", METRICS))

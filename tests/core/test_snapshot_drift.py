@@ -92,10 +92,10 @@ def test_too_little_coverage_is_unknown_and_never_calm() -> None:
     found = call(refresh(Drift(), "ns", HOUR), FakeDrift([few]))
     assert only(found, "age").state == "unknown"
     assert course(found, "age").levels[-1] == UNKNOWN
-    assert "only 31 % of the traffic was seen, 50 % are needed" in only(found, "age").model.doubt
+    assert "31 % of the traffic seen, 50 % needed" in only(found, "age").model.doubt
     for numbers, said in (
         ({"open_window_rows": 12.0}, "no window was checked yet, 12 rows wait"),
-        ({"windows_total": 1.0}, "cannot be told: nothing counts the proxy's requests"),
+        ({"windows_total": 1.0}, "coverage cannot be told, nothing counts the requests"),
         ({"windows_total": 1.0, "coverage_ratio": 0.9}, "the check failed"),
     ):
         other = call(refresh(Drift(), "ns"), FakeDrift([watched(verdict="unknown", numbers=numbers)]))
