@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -50,7 +50,7 @@ def grid(now: float, span: float) -> Grid:
 
 @dataclass(frozen=True)
 class Past:
-    """What was asked of the past: by finding, and by model. Read when it is drawn.
+    """What was asked of the past: by finding, and by model. Read when it is drawn, once.
 
     `detected`: moments before which, within a step, a window had drifted; `unknown`: with an unknown verdict.
     """
@@ -61,6 +61,25 @@ class Past:
     detected: Mapping[str, Pairs] = field(default_factory=dict)
     thresholds: Mapping[str, Pairs] = field(default_factory=dict)
     unknown: Mapping[str, Pairs] = field(default_factory=dict)
+    _read: dict[str, tuple[tuple[float | None, ...], tuple[int, ...]]] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
+
+    def read(self, finding: str, model: str) -> tuple[tuple[float | None, ...], tuple[int, ...]]:
+        """The severities and levels of a finding at all moments but the last."""
+        if finding not in self._read:
+            p_values = self.grid.placed(self.p_values.get(finding, ()))
+            thresholds = self.grid.placed(self.thresholds.get(model, ()))
+            severities = tuple(map(severity, p_values[:-1], thresholds[:-1]))
+            detected = self.grid.placed(self.detected.get(finding, ()))
+            unknown = self.grid.placed(self.unknown.get(model, ()))
+            # Where the verdict was unknown no p-value makes it calm.
+            levels = tuple(
+                DRIFT if drifts else UNKNOWN if doubt else quarter(value)
+                for value, drifts, doubt in zip(severities, detected, unknown, strict=False)
+            )
+            self._read[finding] = severities, levels
+        return self._read[finding]
 
 
 @dataclass(frozen=True)
@@ -74,35 +93,23 @@ class Course:
     level: int
 
     @property
-    def grid(self) -> Grid:
-        return self.past.grid
-
-    @cached_property
     def severities(self) -> tuple[float | None, ...]:
         """At each moment how far it was on the way to the threshold; 1 and more is drift."""
-        p_values = self.grid.placed(self.past.p_values.get(self.finding, ()))
-        thresholds = self.grid.placed(self.past.thresholds.get(self.model, ()))
-        values = [severity(p_value, threshold) for p_value, threshold in zip(p_values, thresholds, strict=True)]
-        return (*values[:-1], self.now)
+        return (*self.past.read(self.finding, self.model)[0], self.now)
 
-    @cached_property
+    @property
     def levels(self) -> tuple[int, ...]:
-        """A level for each moment. Where the verdict was unknown no p-value makes it calm."""
-        detected = self.grid.placed(self.past.detected.get(self.finding, ()))
-        unknown = self.grid.placed(self.past.unknown.get(self.model, ()))
-        parts = list(zip(self.severities, detected, unknown, strict=True))[:-1]
-        return (
-            *(DRIFT if drifts else UNKNOWN if doubt else quarter(value) for value, drifts, doubt in parts),
-            self.level,
-        )
+        """A level for each moment."""
+        return (*self.past.read(self.finding, self.model)[1], self.level)
 
     @property
     def since(self) -> float | None:
         """The first moment of the drift that goes on now; None where none does, or it began before the course."""
-        if self.levels[-1] != DRIFT:
+        if self.level != DRIFT:
             return None
-        began = POINTS - len(next([*run] for _, run in groupby(reversed(self.levels))))
-        return self.grid.moment(began - 1) if began else None
+        detected = self.past.grid.placed(self.past.detected.get(self.finding, ()))
+        calm = [index for index, value in enumerate(detected[:-1]) if not value]
+        return self.past.grid.moment(calm[-1]) if calm else None
 
 
 def quarter(value: float | None) -> int:

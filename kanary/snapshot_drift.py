@@ -9,18 +9,20 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 from kanary import policy
 from kanary.kfp_types import Run
 from kanary.operations import Operation
 from kanary.promql import Labels, instant, matchers, number, ranged
-from kanary.snapshot_course import DRIFT, Course, Past, grid, quarter, severity
+from kanary.snapshot_course import DRIFT, POINTS, Course, Grid, Past, grid, quarter, severity
 from kanary.snapshot_course import UNKNOWN as DOUBT
 from kanary.snapshot_services import Service
 
 LIMIT = 500  # columns that are read, the worst
 SPANS = (900.0, 3600.0, 6 * 3600.0, 24 * 3600.0, 7 * 24 * 3600.0)  # seconds that can be looked at
 AUTOMATIC = 0.0  # a span: the shortest that holds all there is
+_PART = 20  # moments of one answer
 CALM, DRIFTS, UNKNOWN = "no drift", "drift", "unknown"
 _MODEL = ("namespace", "service", "revision", "version")
 _BY = ", ".join(_MODEL)
@@ -187,20 +189,14 @@ def _joined(now: _Now, models: Mapping[str, Model], past: Past | None) -> dict[s
         model = models.get(_model_key(labels))
         if model is None or math.isnan(p_value):
             continue
-        key = _finding_key(labels)
-        one = Finding(
-            model,
-            labels.get("feature", ""),
-            labels.get("kind", ""),
-            labels.get("test", ""),
-            p_value,
-            now.scores.get(key),
-            key in now.detected,
-        )
+        key, detected = _finding_key(labels), _finding_key(labels) in now.detected
+        course = None
         if past is not None:
-            level = DRIFT if one.detected else DOUBT if one.state == UNKNOWN else quarter(one.severity)
-            one = replace(one, course=Course(past, key, model.key, one.severity, level))
-        found[key] = one
+            near = severity(p_value, model.threshold)
+            level = DRIFT if detected else DOUBT if model.verdict == UNKNOWN else quarter(near)
+            course = Course(past, key, model.key, near, level)
+        name, kind, test = (labels.get(label, "") for label in ("feature", "kind", "test"))
+        found[key] = Finding(model, name, kind, test, p_value, now.scores.get(key), detected, course)
     return found
 
 
@@ -217,20 +213,28 @@ def _past(known: Past | None, where: Labels, asked: float, total: int) -> Operat
     at = grid(now, asked)
     p_values = _p_values(where)
     if total > LIMIT:
-        p_values = f"{p_values} and bottomk({LIMIT}, {p_values} @ end())"
+        p_values = f"{p_values} and bottomk({LIMIT}, {p_values} @ {at.end - at.step:.3f})"
     step = f"{max(1, round(at.step))}s"
     drifted = f"max_over_time(kanary_drift_detected{matchers(where)}[{step}]) > 0"
     doubts = f"kanary_drift_verdict{matchers(dict(where) | {'verdict': UNKNOWN})} == 1"
-    ends = (at.start, at.end - at.step, at.step)
     of_findings = []
     for query in (p_values, drifted):
-        answer = yield from ranged(query, *ends)
-        of_findings.append({_finding_key(labels): pairs for labels, pairs in answer})
+        of_findings.append((yield from _in_parts(query, at)))
     of_models = []
     for query in (_thresholds(where), doubts):
-        answer = yield from ranged(query, *ends)
+        answer = yield from ranged(query, at.start, at.end - at.step, at.step)
         of_models.append({_model_key(labels): pairs for labels, pairs in answer})
     return Past(at, asked, *of_findings, *of_models)
+
+
+def _in_parts(query: str, at: Grid) -> Operation[dict[str, list[Any]]]:
+    """The courses of many findings, some moments at a time: no answer takes long to read."""
+    found: dict[str, list[Any]] = {}
+    for first in range(0, POINTS - 1, _PART):
+        last = min(first + _PART, POINTS - 1) - 1
+        for labels, pairs in (yield from ranged(query, at.moment(first), at.moment(last), at.step)):
+            found.setdefault(_finding_key(labels), []).extend(pairs)
+    return found
 
 
 def _fitting(where: Labels, now: float) -> Operation[float]:
