@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from kanary.kfp_types import Run
 from kanary.snapshot_course import DRIFT, NONE, UNKNOWN, Course, squeezed
 from kanary.snapshot_drift import CALM, DRIFTS, Accuracy, Drift, Finding, Model, retrainings
+from kanary.snapshot_home import counted
 from kanary.text import one_line
 from tui.look import Spans, state_sign
 
@@ -125,7 +126,7 @@ def _window(model: Model) -> Spans:
 
 
 def _answers(own: Sequence[Finding]) -> Spans:
-    spans: list[tuple[str, str]] = [("answers   ", "dim")]
+    spans: list[tuple[str, str]] = [("scores    ", "dim")]
     for finding in sorted(own, key=lambda one: (one.kind, one.name), reverse=True):
         if finding.kind in ("prediction", "multivariate"):
             sign, style = verdict_sign(finding.state)
@@ -142,7 +143,7 @@ def _truth(accuracy: Accuracy | None, model: Model) -> Spans:
     told = f"{100 * accuracy.value:.1f} % "
     interval = f"({100 * accuracy.low:.1f} to {100 * accuracy.high:.1f} % of {accuracy.rows} labelled rows{before})"
     found = sum(model.online.values())
-    online = f"  online tests: {found} times" if found else ""
+    online = f"  online tests: {counted(found, 'alarm')}" if found else ""
     return (head, (f"✗ {told}" if worse else told, "bold bad" if worse else "bold"), (interval, ""), (online, "warn"))
 
 

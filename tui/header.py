@@ -15,7 +15,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 
 from kanary.snapshot import Snapshot
-from kanary.snapshot_hub import METRICS, RUNS, SERVICES, Hub
+from kanary.snapshot_hub import DRIFT, METRICS, RUNS, SERVICES, Hub
 from kanary.text import duration, one_line, shortened
 from tui.look import styled, styles
 from tui.still import StillText
@@ -83,7 +83,9 @@ class Header(Vertical):
         if width <= 0:
             return
         known = styles(self.app)
-        ages = [(name, self._hub.snapshot(source)) for name, source in _AGES]
+        # Of the two that Prometheus is asked for the age of the one that is looked at.
+        ages = [(name, self._hub.snapshot(DRIFT if name == "prom" and DRIFT in self._sources else source))
+                for name, source in _AGES]  # fmt: skip
         self._where.tell(styled([where_line(place_of(self._hub), ages, self._paused, now, width)], known))
         items = self._needs()
         self._home.tell(styled([home_line(self._view, items, width)], known))

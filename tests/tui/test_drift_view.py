@@ -86,7 +86,7 @@ async def test_what_drifts_comes_first_then_what_nobody_can_tell_and_the_model_i
         assert "✗ drift: 2 of 5" in shown
         assert "coverage 98 % 1000 rows 4 outliers (0.4 %) 3 s ago 211 wait" in shown
         assert "✓ P(up) p 0.30 ✗ all features p 1e-6" in shown
-        assert "✗ 87.4 % (84.3 to 90.0 % of 500 labelled rows, 93.1 % at first) online tests: 2 times" in shown
+        assert "✗ 87.4 % (84.3 to 90.0 % of 500 labelled rows, 93.1 % at first) online tests: 2 alarms" in shown
         heat = text(table(pilot, TABLE), table(pilot, TABLE).keys[0], "heat60")
         assert set(heat[:57]) == {"·"}
         assert heat[-1] == "█"
@@ -141,6 +141,7 @@ async def test_the_last_picture_stays_with_its_age_when_prometheus_is_gone(
         fake_prometheus.override = PlainTextResponse("<html>login</html>", 200)
         await pilot.press("r")
         await sees(pilot, "not JSON")
+        assert "prom ✗" in picture(pilot)
         assert table(pilot, TABLE).row_count == 6
         assert "█" in text(table(pilot, TABLE), table(pilot, TABLE).keys[0], "heat")
         await pilot.press("enter")

@@ -115,12 +115,12 @@ def watched(namespace: str) -> list[Watched]:
         "accuracy{bound=high}": 0.9, "accuracy_rows": 500, "accuracy_baseline": 0.931, "labelled_rows_total": 2210,
     }  # fmt: skip
     stable = [
-        Column("age", 3e-12, score=0.41, course=since(6, 3e-12), bins=bins),
-        Column("P(up)", 5e-9, "prediction", score=0.2, course=since(5, 5e-9)),
+        Column("age", 3e-12, score=0.41, course=since(9, 3e-12), bins=bins),
+        Column("P(up)", 5e-9, "prediction", score=0.2, course=since(4, 5e-9)),
         Column("plan", 0.0021, test="chi2", score=21.0),
         Column("tenure", 0.22, score=0.03),
         Column("label", 0.4, "prediction", "chi2", 0.9),
-        Column("all features", 1e-6, "multivariate", "mmd", 0.01, since(6, 1e-6)),
+        Column("all features", 1e-6, "multivariate", "mmd", 0.01, since(9, 1e-6)),
     ]
     few = {"coverage_ratio": 0.31, "window_rows": 210, "windows_total": 2}
     few["canary{stable=churn-predictor-00001,cause=world}"] = 1
