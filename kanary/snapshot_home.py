@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kanary.kfp_types import Run
+from kanary.snapshot_drift import DRIFTS, UNKNOWN, Drift, served
 from kanary.snapshot_services import CANARY, FAILING, STARTING, UNREADABLE, Service
 
 GOOD, WATCH, BAD = "good", "watch", "bad"
@@ -19,7 +20,9 @@ class Item:
     text: str
 
 
-def home(runs: Iterable[Run] | None, services: Mapping[str, Service] | None) -> tuple[Item, ...]:
+def home(
+    runs: Iterable[Run] | None, services: Mapping[str, Service] | None, drift: Drift | None = None
+) -> tuple[Item, ...]:
     """The items, the worst first; what is not known (None) is not spoken of."""
     found = []
     if runs is not None:
@@ -38,9 +41,23 @@ def home(runs: Iterable[Run] | None, services: Mapping[str, Service] | None) -> 
         out = sum(bool(s.status.canary) for s in services.values())
         found += [Item(WATCH, ("1 canary" if out == 1 else f"{out} canaries") + " out")] if out else []
         found += [Item(WATCH, counted(by[STARTING], "service") + " starting")] if by[STARTING] else []
+    found += _drifting(drift, services) if drift is not None else []
     if not found and (runs is not None or services is not None):
         return (Item(GOOD, "nothing needs you"),)
     return tuple(sorted(found, key=lambda item: (BAD, WATCH, GOOD).index(item.weight)))
+
+
+def _drifting(drift: Drift, services: Mapping[str, Service] | None) -> list[Item]:
+    """Of models that serve: which drift, and of how many nobody can tell."""
+    serving = [model for model in drift.models.values() if served(model, services)]
+    drifting = [model for model in serving if model.verdict == DRIFTS]
+    unknown = sum(model.verdict == UNKNOWN for model in serving)
+    found = []
+    if len(drifting) == 1:
+        found.append(Item(BAD, f"{drifting[0].service} drifts"))
+    elif drifting:
+        found.append(Item(BAD, f"{len(drifting)} models drift"))
+    return found + ([Item(WATCH, f"drift of {counted(unknown, 'model')} unknown")] if unknown else [])
 
 
 def latest_ends(runs: Iterable[Run]) -> dict[str, Run]:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kanary.config import Config
+from kanary.errors import KanaryError
 from kanary.operations import Operation
 from kanary.snapshot import Snapshot, poll, succeeded
 
@@ -22,16 +23,18 @@ if TYPE_CHECKING:
     from kanary.kubeconfig import Access
     from kanary.kubernetes_async import AsyncKubernetes
     from kanary.snapshot_alerts import Alerts, Stretch
+    from kanary.snapshot_drift import Drift
     from kanary.snapshot_metrics import Metrics
     from kanary.snapshot_rights import Rights
     from kanary.snapshot_runs import Runs
     from kanary.snapshot_services import Service
 
 T = TypeVar("T")
-RUNS, SERVICES, METRICS, EVENTS, RIGHTS = "runs", "services", "metrics", "events", "rights"
+RUNS, SERVICES, METRICS, EVENTS, RIGHTS, DRIFT = "runs", "services", "metrics", "events", "rights", "drift"
 ALERTS = "alerts"
 _EVENTS_KEPT = 1000
 _ALERTS = 15.0  # the same of alerts and drift, looked back for hours
+_DRIFT = 5.0  # the same of drift, whose windows take minutes; and ten times as long where no detector is
 _METRICS = 2.5  # polls of the metrics take so many times the interval: five queries each, and rates move slowly
 
 
@@ -117,8 +120,10 @@ class Hub:
         self.events: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
         self.rights: Snapshot[Rights] = Snapshot()
         self.alerts: Snapshot[Alerts] = Snapshot()
+        self.drift: Snapshot[Drift] = Snapshot()
         self.on_change: Callable[[str], None] = lambda name: None
         self.archived = False
+        self.drift_span: float | None = None  # seconds of the past that are wanted; None: nobody looks at it
         self._more = False
         self._documents: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
         self._config_maps: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
@@ -153,7 +158,13 @@ class Hub:
     async def run(self) -> None:
         """Asks all sources until it is cancelled."""
         async with asyncio.TaskGroup() as group:
-            for source in (self._poll_runs, self._poll_metrics, self._watch_cluster, self._ask_rights):
+            for source in (
+                self._poll_runs,
+                self._poll_metrics,
+                self._poll_drift,
+                self._watch_cluster,
+                self._ask_rights,
+            ):
                 group.create_task(source())
             group.create_task(self._poll_alerts())
 
@@ -174,6 +185,12 @@ class Hub:
         self.archived = archived
         self.runs = Snapshot()
         self.wake(RUNS)
+
+    def look_at_drift(self, span: float) -> None:
+        """Asks for so many seconds of drift's past, from now on."""
+        if span != self.drift_span:
+            self.drift_span = span
+            self.wake(DRIFT)
 
     def _tell(self, name: str, snapshot: Snapshot[Any]) -> None:
         setattr(self, name, snapshot)
@@ -233,6 +250,27 @@ class Hub:
         await poll(
             fetch, lambda s: self._tell(ALERTS, s), self._wake_of(ALERTS), lambda found: self.scope.interval * _ALERTS
         )
+
+    async def _poll_drift(self) -> None:
+        async def fetch() -> Drift:
+            client = await self.connections.prometheus()
+            from kanary import snapshot_drift
+
+            known = self.drift.value or snapshot_drift.Drift()
+            try:
+                namespace = self._namespace(await self.connections.kubernetes())
+            except KanaryError:  # Prometheus may answer where no cluster does
+                namespace = "" if self.scope.everywhere else self.scope.namespace
+            return await client.call(
+                snapshot_drift.refresh(
+                    known, namespace, self.drift_span, selectors=self.connections.config.prometheus_selectors
+                )
+            )
+
+        def step(found: Drift) -> float:
+            return self.scope.interval * _DRIFT * (1 if found.detectors else 10)
+
+        await poll(fetch, lambda s: self._tell(DRIFT, s), self._wake_of(DRIFT), step)
 
     async def _ask_rights(self) -> None:
         async def fetch() -> Rights:

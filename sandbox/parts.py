@@ -31,6 +31,7 @@ class Part:
     its first start fails the start of the sandbox, unless the part is not `required`: nobody waits for such a one, and
     where it cannot run at all the sandbox does without. `stop_seconds` after SIGTERM comes SIGKILL. What it has started
     dies with it, unless `owns_children` is false: then it lives on until `down`, for the part's next process to adopt.
+    `reopens` is a log that it opens again on SIGUSR1, as soon as it is healthy.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Part:
     env: Mapping[str, str] = field(default_factory=dict)
     depends_on: tuple[str, ...] = ()
     owns_children: bool = True
+    reopens: str = ""
     start_seconds: float = 60.0
     stop_seconds: float = 10.0
 
@@ -70,6 +72,7 @@ def parts(drift: bool = False) -> tuple[Part, ...]:
             ports={"http": 8080, "admin": 9901},
             health="/ready",
             probe="admin",
+            reopens="access.log",
         ),
         Part(name="modelserver", argv=_module("sandbox.modelserver"), owns_children=False, stop_seconds=15.0),
         Part(

@@ -32,6 +32,18 @@ def rotate(path: Path, limit: int = MAX_BYTES) -> bool:
     return True
 
 
+def hand_over(path: Path, reopen: Callable[[], object], limit: int = MAX_BYTES) -> bool:
+    """The same for a log whose writer opens it again when `reopen` asks it to: not a line is lost."""
+    try:
+        if path.stat().st_size <= limit:
+            return False
+        path.replace(path.with_name(f"{path.name}.1"))
+    except OSError:
+        return False
+    reopen()
+    return True
+
+
 def tail(path: Path, lines: int = 10) -> str:
     """The last lines of a log, "" where there is none."""
     try:

@@ -23,7 +23,7 @@ from tui.actions import ACTIONS, BY_ID, PLACES, bindings, key_names
 from tui.actions import Action as Entry
 from tui.look import DARK, LIGHT, THEMES, default_theme
 from tui.main import MainScreen
-from tui.view import OpenRun, OpenService
+from tui.view import OpenColumn, OpenRun, OpenService
 
 if TYPE_CHECKING:
     from kanary.cli import Action
@@ -67,7 +67,7 @@ class Monitor(App[None]):
     COMMANDS: ClassVar[set[Any]] = App.COMMANDS | {Commands}
     COMMAND_PALETTE_BINDING = "ctrl+p"
     CSS = """
-    MainScreen, RunScreen, ServiceScreen { background: $background; }
+    MainScreen, RunScreen, ServiceScreen, ColumnScreen { background: $background; }
     VerticalScroll { scrollbar-size-vertical: 1; scrollbar-background: $background; scrollbar-color: $foreground 25%;
         scrollbar-corner-color: $background; }
     Footer { background: $panel; }
@@ -121,6 +121,11 @@ class Monitor(App[None]):
         from tui.service import ServiceScreen
 
         self.push_screen(ServiceScreen(self.hub, event.key))
+
+    def on_open_column(self, event: OpenColumn) -> None:
+        from tui.drift_column import ColumnScreen
+
+        self.push_screen(ColumnScreen(self.hub, event.key, event.order))
 
     # ---- every action goes through here
 

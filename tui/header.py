@@ -15,7 +15,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 
 from kanary.snapshot import Snapshot
-from kanary.snapshot_hub import METRICS, RUNS, SERVICES, Hub
+from kanary.snapshot_hub import DRIFT, METRICS, RUNS, SERVICES, Hub
 from kanary.text import duration, one_line, shortened
 from tui.look import styled, styles
 from tui.still import StillText
@@ -23,7 +23,7 @@ from tui.still import StillText
 if TYPE_CHECKING:
     from kanary.snapshot_home import Item
 
-VIEWS = {"runs": "1 Runs", "services": "2 Services", "events": "4 Events"}
+VIEWS = {"runs": "1 Runs", "services": "2 Services", "drift": "3 Drift", "events": "4 Events"}
 _SIGNS = {"bad": ("✗", "bold bad"), "good": ("✓", "good")}
 
 
@@ -83,7 +83,9 @@ class Header(Vertical):
         if width <= 0:
             return
         known = styles(self.app)
-        ages = [(name, self._hub.snapshot(source)) for name, source in _AGES]
+        # Of the two that Prometheus is asked for the age of the one that is looked at.
+        ages = [(name, self._hub.snapshot(DRIFT if name == "prom" and DRIFT in self._sources else source))
+                for name, source in _AGES]  # fmt: skip
         self._where.tell(styled([where_line(place_of(self._hub), ages, self._paused, now, width)], known))
         items = self._needs()
         self._home.tell(styled([home_line(self._view, items, width)], known))
@@ -94,12 +96,12 @@ class Header(Vertical):
 
     def _needs(self) -> Sequence[Item]:
         """What needs a person, as far as is known."""
-        runs, services = self._hub.runs.value, self._hub.services.value
-        if runs is None and services is None:
+        runs, services, drift = self._hub.runs.value, self._hub.services.value, self._hub.drift.value
+        if runs is None and services is None and drift is None:
             return ()
         from kanary.snapshot_home import home  # not before there is something to tell
 
-        return home(runs.by_id.values() if runs else None, services)
+        return home(runs.by_id.values() if runs else None, services, drift)
 
 
 _AGES = (("kfp", RUNS), ("k8s", SERVICES), ("prom", METRICS))

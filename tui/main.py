@@ -17,7 +17,11 @@ from tui.runs import RunsView
 from tui.view import View
 
 # The first picture waits for the first view alone.
-_LATER = {"services": "tui.services:ServicesView", "events": "tui.events:EventsView"}
+_LATER = {
+    "services": "tui.services:ServicesView",
+    "drift": "tui.drift:DriftView",
+    "events": "tui.events:EventsView",
+}
 
 
 class MainScreen(Screen[None]):
@@ -104,6 +108,9 @@ class MainScreen(Screen[None]):
 
     async def act_services(self) -> None:
         await self._show("services")
+
+    async def act_drift(self) -> None:
+        await self._show("drift")
 
     async def act_events(self) -> None:
         await self._show("events")

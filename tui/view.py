@@ -53,6 +53,14 @@ class OpenService(Message):
         self.key = key
 
 
+class OpenColumn(Message):
+    """Somebody wants to see a column of a model that is watched for drift: its key, and those in the list's order."""
+
+    def __init__(self, key: str, order: Sequence[str]) -> None:
+        super().__init__()
+        self.key, self.order = key, tuple(order)
+
+
 def matches(words: Sequence[str], pattern: str) -> bool:
     """Whether one of the words holds the text, upper and lower case alike; `!text`: none of them does."""
     inverted, text = pattern.startswith("!"), pattern.removeprefix("!").strip().casefold()
@@ -98,6 +106,7 @@ class View(Vertical, Generic[T]):
         self._title = StillText(classes="title")
         self.table = KeyedTable(self.LISTING.columns, id=f"{self.LISTING.name}-table")
         self._empty = StillText(classes="empty")
+        self._empty.can_focus = True
         self._filter = Input(classes="filter", placeholder="text to find; !text to leave out", compact=True)
 
     def compose(self) -> ComposeResult:
@@ -154,6 +163,12 @@ class View(Vertical, Generic[T]):
         self._empty.tell(Text("Nothing matches the filter. Esc takes it away." if items else self.empty_text()))
         self.set_class(not shown, "empty")
         self.table.show(list(self._shown), self._row)
+        self.call_after_refresh(self._keep_keys)
+
+    def _keep_keys(self) -> None:
+        """Where the table with the focus has gone, or came back, the view's keys go on working."""
+        if self.display and self.is_mounted and self.screen.focused in (None, self._empty):
+            (self._empty if self.has_class("empty") else self.table).focus()
 
     def tick(self) -> None:
         """A second has passed: ages and durations go on."""

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from kanary.errors import ApiError, InputError, Unreachable
 from kanary.policy import Evidence
+from kanary.promql import quoted
 
 # Prometheus answers with what was scraped in the last minutes: a detector that is gone says nothing.
 _METRICS = (
@@ -36,7 +37,7 @@ def query(namespace: str, service: str) -> str:
     """The PromQL for all that is needed of one service."""
     names = "|".join(_METRICS)
     labels = {"namespace": namespace, "service": service}
-    matchers = "".join(f",{name}={_quoted(value)}" for name, value in labels.items() if value)
+    matchers = "".join(f",{name}={quoted(value)}" for name, value in labels.items() if value)
     return f'{{__name__=~"{names}"{matchers}}}'
 
 
@@ -98,8 +99,3 @@ def prometheus(url: str) -> Ask:
         return [Sample(entry["metric"], float(entry["value"][1])) for entry in found]
 
     return ask
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'

@@ -17,6 +17,7 @@ from serving.drift.coverage import Counted, Span
 from serving.drift.findings import Comparison, Finding, Kind, Result, Score, Verdict, agreeing, cause, judged
 from serving.drift.link import Link, WorkerDied
 from serving.drift.settings import Settings
+from serving.drift.shapes import from_json
 from serving.drift.stream import Stream, folder_of
 from serving.drift.table import Floats, columns_of, table_of
 from serving.drift.watch import Watch, keep_predictions, predictions_before
@@ -142,6 +143,7 @@ class Checks:
                 stream.alarms[one.score.name] = stream.alarms.get(one.score.name, 0) + one.alarm
         self.watch.account = account
         stream.outliers += told["outliers"]
+        stream.shapes = from_json(told["shapes"])
         verdict: Verdict = "drift" if any(one.detected for one in findings) else "no drift"
         return Result(
             window=window.number,
@@ -246,6 +248,7 @@ class Checks:
             "online": settings.online,
             "online_ert": settings.online_ert,
             "outlier_share": settings.outlier_share,
+            "plotted": settings.plotted,
         }
 
 

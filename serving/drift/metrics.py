@@ -35,6 +35,7 @@ class _Collector(Collector):
     def collect(self) -> Iterator[Any]:
         """prometheus_client's."""
         yield from _findings(self.watch)
+        yield from _shapes(self.watch)
         yield from _streams(self.watch)
         yield from _truth(self.watch)
         yield from _budget(self.watch)
@@ -74,6 +75,17 @@ def _findings(watch: Watch) -> Iterator[Any]:
     yield from (score, p_value, threshold, detected, alarms)
 
 
+def _shapes(watch: Watch) -> Iterator[Any]:
+    labels = (*STREAM, "feature", "kind", "side", "bin", "values")
+    share = _gauge("distribution", "Share of the rows in a bin: of the reference, and of the newest window", labels)
+    for source, stream in watch.streams.items():
+        for shape in stream.shapes:
+            for side, shares in (("reference", shape.reference), ("current", shape.current)):
+                for at, (values, part) in enumerate(zip(shape.bins, shares, strict=True)):
+                    share.add_metric([*_named(source), shape.name, shape.kind, side, f"{at:02d}", values], part)
+    yield share
+
+
 def _streams(watch: Watch) -> Iterator[Any]:
     verdict = _gauge("verdict", "1 for the verdict on the newest checked window", (*STREAM, "verdict"))
     rows = _gauge("window_rows", "Rows of the newest checked window", STREAM)
@@ -82,6 +94,7 @@ def _streams(watch: Watch) -> Iterator[Any]:
     coverage = _gauge("coverage_ratio", "Events by requests that the proxy answered, in the newest window", STREAM)
     silence = _gauge("seconds_since_last_event", "Seconds since an event came", STREAM)
     outliers = _counter("outliers", "Rows that are outliers by themselves", STREAM)
+    wild = _gauge("window_outliers", "Of the rows of the newest checked window, outliers by themselves", STREAM)
     repeated = _counter("events_repeated", "Events that had come before", STREAM)
     received = _counter("events", "Events received and kept", (*STREAM, "type"))
     cause = _gauge("canary", "1 for what tells the canary from stable", (*STREAM, "stable", "cause"))
@@ -95,6 +108,7 @@ def _streams(watch: Watch) -> Iterator[Any]:
             verdict.add_metric([*named, one], float(one == found))
         if result:
             rows.add_metric(named, result.rows)
+            wild.add_metric(named, result.outliers)
         if result and result.coverage is not None:
             coverage.add_metric(named, result.coverage)
         waiting.add_metric(named, stream.window.size + sum(window.size for window in stream.waiting))
@@ -108,7 +122,7 @@ def _streams(watch: Watch) -> Iterator[Any]:
         if compared := watch.comparisons.get(source):
             for name in CAUSES:
                 cause.add_metric([*named, compared.stable, name], float(name == compared.cause))
-    yield from (verdict, rows, waiting, windows, coverage, silence, outliers, repeated, received, cause)
+    yield from (verdict, rows, waiting, windows, coverage, silence, outliers, wild, repeated, received, cause)
 
 
 def _truth(watch: Watch) -> Iterator[Any]:
@@ -161,4 +175,6 @@ def _service(watch: Watch, link: Link) -> Iterator[Any]:
     deaths.add_metric([], link.deaths)
     held = _gauge("held_rows", "Rows in memory", ())
     held.add_metric([], watch.held)
-    yield from (refused, labels, seconds, failed, deaths, held)
+    least = _gauge("coverage_least", "Coverage below which the verdict is unknown, 0 where none is asked for", ())
+    least.add_metric([], watch.settings.coverage)
+    yield from (refused, labels, seconds, failed, deaths, held, least)

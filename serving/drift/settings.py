@@ -35,6 +35,7 @@ class Settings:
     online: Online
     online_ert: int
     outlier_share: float
+    plotted: int
     prometheus: str
     requests_query: str
     max_streams: int
@@ -64,6 +65,7 @@ def settings(argv: Sequence[str], environment: Mapping[str, str] | None = None) 
         online=given.online,
         online_ert=given.online_ert,
         outlier_share=given.outlier_share,
+        plotted=given.plotted_columns,
         prometheus=given.prometheus,
         requests_query=given.requests_query,
         max_streams=given.max_streams,
@@ -101,6 +103,12 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--online", choices=get_args(Online), default="none", help="online test of all features together")
     add("--online_ert", type=natural, default=2000, help="its expected run time in rows (default: %(default)s)")
     add("--outlier_share", type=share, default=0.001, help="share of reference rows that count as outliers; 0: none")
+    add(
+        "--plotted_columns",
+        type=natural,
+        default=24,
+        help="columns of each model, those that drift most, whose distributions are metrics (default: %(default)s)",
+    )
     add("--prometheus", default=environment.get("KANARY_PROMETHEUS_URL", ""), help="where the proxy's counts are")
     add("--requests_query", default=REQUESTS, help="PromQL: successful requests by namespace, service, revision")
     add("--max_streams", type=natural, default=64, help="models in revisions watched at once (default: %(default)s)")

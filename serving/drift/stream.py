@@ -14,6 +14,7 @@ from serving.drift.events import Kind, Reader, Source
 from serving.drift.findings import Result, result_from
 from serving.drift.journal import Journal, read_json, write_json
 from serving.drift.models import Model
+from serving.drift.shapes import Shape
 from serving.drift.window import Prediction, Row, Rule, Window, state
 
 
@@ -48,6 +49,7 @@ class Stream:
     alarms: dict[str, int] = field(default_factory=dict)
     outliers: int = 0
     recent: Window | None = None  # the newest checked window, for a canary to be compared with
+    shapes: tuple[Shape, ...] = ()  # of the newest checked window; after a restart there are none until the next
     checked: int = 0
     failures: int = 0
 

@@ -19,7 +19,8 @@ import numpy as np
 
 from kanary import modelspec
 from kanary.errors import KanaryError
-from serving.drift import calibration, detectors
+from kanary.modelspec import CategoricalFeature
+from serving.drift import calibration, detectors, shapes
 from serving.drift.findings import Score
 from serving.drift.frames import Array, Message, pack, read
 from serving.drift.table import Column, Table, standardised, table_of
@@ -33,9 +34,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Fitted:
-    """One model's reference, and the detectors built on it when they were first asked for."""
+    """One model's reference, and the detectors built on it when they were first asked for.
+
+    `categories`: what the indices of its categorical features stand for, from 1 on.
+    """
 
     reference: Table
+    categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     forest: Any = None
     online: dict[str, Any] = field(default_factory=dict)
     tests: dict[tuple[tuple[Column, ...], int], detectors.Univariate] = field(default_factory=dict)
@@ -82,6 +87,7 @@ class Worker:
             scores += _predictions(arrays["before"], arrays["predictions"], told["classes"])
         return {
             "scores": [asdict(score) for score in scores],
+            "shapes": shapes.as_json(_shapes(fitted, scores, told, arrays)),
             "outliers": len(outliers),
             "outlier_rows": outliers[:_OUTLIERS_NAMED],
             "online": online,
@@ -117,7 +123,8 @@ class Worker:
             spec = modelspec.verify(Path(told["model"]))
             rows = reference_rows(Path(told["model"]), spec)
             columns = {name: rows.column(name).to_pylist() for name in told["columns"]}
-            self._fitted[key] = Fitted(table_of(spec.features, columns))
+            categories = {one.name: one.categories for one in spec.features if isinstance(one, CategoricalFeature)}
+            self._fitted[key] = Fitted(table_of(spec.features, columns), categories)
             _bound(self._fitted)
         self._fitted.move_to_end(key)
         return self._fitted[key]
@@ -155,11 +162,28 @@ class Worker:
 
 
 def _predictions(before: Array, after: Array, classes: list[str]) -> list[Score]:
-    """Labels by chi-squared, every class's probability by KS; of two classes the second's tells all."""
+    """Labels by chi-squared, every class's probability by KS."""
+    return detectors.univariate(_answers(before, classes), _answers(after, classes), "prediction")
+
+
+def _answers(predictions: Array, classes: list[str]) -> Table:
+    """Labels and probabilities as columns; of two classes the second's probability tells all."""
     shown = classes[1:] if len(classes) == 2 else classes
     keep = [0, *(1 + classes.index(name) for name in shown)]
     columns = (Column("label", len(classes)), *(Column(f"P({name})") for name in shown))
-    return detectors.univariate(Table(columns, before[:, keep]), Table(columns, after[:, keep]), "prediction")
+    return Table(columns, predictions[:, keep])
+
+
+def _shapes(fitted: Fitted, scores: list[Score], told: dict[str, Any], arrays: dict[str, Array]) -> list[shapes.Shape]:
+    """How the columns that drift most are spread."""
+    found: list[shapes.Shape] = []
+    if names := shapes.worst(scores, "feature", told["plotted"]):
+        window = Table(fitted.reference.columns, arrays["rows"])
+        found += shapes.shapes(fitted.reference, window, "feature", names, fitted.categories)
+    if names := shapes.worst(scores, "prediction", told["plotted"]):
+        before, after = (_answers(arrays[side], told["classes"]) for side in ("before", "predictions"))
+        found += shapes.shapes(before, after, "prediction", names, {"label": told["classes"]})
+    return found
 
 
 def _fed(detector: Any, values: Array) -> dict[str, Any]:

@@ -175,7 +175,7 @@ class Blame:
 
 
 def blame(sandbox: Sandbox, name: str, canary: str) -> Blame:
-    entries = [entry for entry in sandbox.access_log() if entry["service"] == name and entry["method"] == "POST"]
+    entries = [entry for entry in sandbox.access_log(name) if entry["method"] == "POST"]
     failed = Counter(entry["revision"] or "" for entry in entries if int(entry["status"] or 0) >= 500)
     switch = failed.pop("", 0) + failed.pop("-", 0)
     bad = failed.pop(canary, 0)
@@ -187,8 +187,8 @@ def exposed(sandbox: Sandbox, name: str, record: Record) -> int:
     begun = record.steps[0].since + WARM if record.steps else 0.0
     times = [
         (datetime.fromisoformat(entry["time"]).timestamp(), entry["revision"])
-        for entry in sandbox.access_log()
-        if entry["service"] == name and entry["method"] == "POST"
+        for entry in sandbox.access_log(name)
+        if entry["method"] == "POST"
     ]
     last = max((at for at, revision in times if revision == record.canary), default=0.0)
     return sum(begun <= at <= last for at, _ in times)
@@ -197,7 +197,7 @@ def exposed(sandbox: Sandbox, name: str, record: Record) -> int:
 def logged(sandbox: Sandbox, name: str, requests: int) -> None:
     """Waits until the access log holds so many of the service's predictions."""
     wait_for(
-        lambda: sum(e["service"] == name and e["method"] == "POST" for e in sandbox.access_log()) >= requests,
+        lambda: sum(entry["method"] == "POST" for entry in sandbox.access_log(name)) >= requests,
         "the gateway has logged every request",
         60,
     )

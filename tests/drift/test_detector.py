@@ -65,6 +65,17 @@ def test_drift_is_told_by_feature_within_two_windows_and_what_stands_still_is_no
     assert detector.metric("kanary_drift_p_value", **named) <= detector.metric("kanary_drift_threshold", **named)
     assert detector.metric("kanary_drift_alarms_total", **named) == 1  # once, not with every window
     assert detector.metric("kanary_drift_verdict", service="one", verdict="drift") == 1
+    shares = {
+        side: sum(
+            value
+            for (name, labels), value in detector.metrics().items()
+            if name == "kanary_drift_distribution" and {("side", side), *named.items()} <= set(labels)
+        )
+        for side in ("reference", "current")
+    }
+    assert shares == {"reference": pytest.approx(1), "current": pytest.approx(1)}
+    now = {"side": "current", "bin": "11"} | named  # above nearly all that the model was trained on
+    assert detector.metric("kanary_drift_distribution", **now) > 0.03
 
 
 def test_a_rare_category_that_becomes_common_is_drift(detector: Detector) -> None:

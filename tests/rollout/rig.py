@@ -130,10 +130,20 @@ class Sandbox:
         """A revision's model server, as the host tells of it: pid, state, ready, restarts."""
         return next(one for one in servers(self.home) if one["id"] == f"{NAMESPACE}/{revision}")
 
-    def access_log(self) -> list[Document]:
-        """The gateway's requests so far; the newest quarter of a second may be missing."""
-        text = (self.home / "logs" / "access.log").read_text(encoding="utf-8")
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    def access_log(self, service: str = "") -> list[Document]:
+        """The gateway's requests so far, of one service or all; the newest quarter of a second may be missing.
+
+        Of long runs the last 10 MB and what came since: the log is rotated.
+        """
+        logs = self.home / "logs"
+        named = f'"service":"{service}"' if service else ""
+        found: dict[str, Document] = {}
+        for path in (logs / "access.log.1", logs / "access.log"):
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            lines = [line for line in text[: text.rfind("\n") + 1].splitlines() if named in line]
+            # Between the two files may have been rotated.
+            found |= {entry["request_id"]: entry for entry in map(json.loads, lines)}
+        return list(found.values())
 
     def prometheus(self, query: str) -> list[tuple[dict[str, str], float]]:
         """Label sets and values of an instant query."""

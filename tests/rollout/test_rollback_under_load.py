@@ -35,7 +35,7 @@ def test_a_rollback_loses_no_request_and_leaves_the_canary_none(
 
     effective = moment(done["started"]) + times["effective"]
     wait_for(
-        lambda: sum(entry["service"] == service.name for entry in service.sandbox.access_log()) >= summary.requests,
+        lambda: len(service.sandbox.access_log(service.name)) >= summary.requests,
         "the gateway has logged every request",
     )
     reached = [entry for entry in service.sandbox.access_log() if entry["revision"] == canary]

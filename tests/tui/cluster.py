@@ -24,6 +24,7 @@ from starlette.routing import Route
 from kanary import manifests, release
 from kanary.release import Denial, Intent, Release, State
 from tests.kubernetes.server import Server
+from tests.tui.drift import FakeDrift
 
 Json = dict[str, Any]
 _numbers = itertools.count(1)
@@ -163,6 +164,7 @@ class FakePrometheus:
     rates: dict[str, tuple[float, float, float, float]] = field(default_factory=dict)
     alerts: list[Json] = field(default_factory=list)  # labels of those that fire
     fired: float = field(default_factory=lambda: time.time() - 120)
+    drift: FakeDrift | None = None  # a drift detector's metrics, too
     override: Response | None = None
     held: threading.Event = field(default_factory=threading.Event)  # cleared: answers wait
     asked: list[str] = field(default_factory=list)
@@ -205,6 +207,8 @@ class FakePrometheus:
         self.held.wait(30)
         if self.override is not None:
             return self.override
+        if self.drift is not None and "kanary_drift" in query:
+            return JSONResponse({"status": "success", "data": self.drift.answer(request.query_params)})
         now = float(request.query_params.get("time") or time.time())
         if query == "time()":
             return _answer("scalar", [now, str(now)])
@@ -219,6 +223,8 @@ class FakePrometheus:
         start, end, step = (float(ask[key]) for key in ("start", "end", "step"))
         if self.override is not None:
             return self.override
+        if self.drift is not None and "kanary_drift" in query:
+            return JSONResponse({"status": "success", "data": self.drift.answer(ask)})
         times = [start + step * index for index in range(math.floor((end - start) / step + 1e-6) + 1)]
         if query.startswith("ALERTS"):
             since = [[at, "1"] for at in times if at >= self.fired]

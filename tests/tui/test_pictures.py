@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from textual.pilot import Pilot
 from tests.core.fake_kfp import FakeKfp, run_json, serving, task_json
 from tests.tui import rig
 from tests.tui.cluster import FakePrometheus, Namespace
+from tests.tui.drift import Column, FakeDrift, Watched
 from tests.tui.rig import loaded, picture, sees, until
 
 PICTURES = Path(__file__).parent / "pictures"
@@ -66,6 +67,7 @@ async def test_every_view_looks_as_it_did_when_somebody_looked(
         "churn-predictor-00002": (20.0, 0.5, 3.0, 48.0),
         "calm-predictor-00001": (5.0, 0.0, 1.0, 4.0),
     }
+    metrics.drift = FakeDrift(watched(space.name))
     given = {"kubeconfig": str(space.server.kubeconfig), "kfp_endpoint": fake.url, "prometheus_url": metrics.url}
     app = rig.monitor(tmp_path, given)
     app.hub.scope = type(app.hub.scope)(space.name, False, 0.2)
@@ -86,8 +88,48 @@ async def test_every_view_looks_as_it_did_when_somebody_looked(
         await pilot.press("R")
         await sees(pilot, "Roll back churn?")
         await looks(pilot, "rollback", size)
-        await pilot.press("escape", "escape", "question_mark")
+        await pilot.press("escape", "escape", "3")
+        await until(pilot, lambda: app.hub.drift.value is not None and app.hub.drift.value.past is not None)
+        await looks(pilot, "drift", size)
+        await pilot.press("enter")
+        await sees(pilot, "from 78")
+        await looks(pilot, "column", size)
+        await pilot.press("escape", "question_mark")
         await looks(pilot, "help", size)
+
+
+def watched(namespace: str) -> list[Watched]:
+    """A model that drifts, its canary of which too little was seen, and one that is calm."""
+    step = 24 * 60  # seconds of one place in a picture of a day: between its edges nothing changes
+    edges = (18.0, 24.0, 30.0, 36.0, 42.0, 48.0, 54.0, 60.0, 66.0, 72.0, 78.0)
+    names = ["below 18", *(f"{low:g} to {low + 6:g}" for low in edges[:-1]), "from 78"]
+    before = (0.01, 0.08, 0.14, 0.18, 0.17, 0.14, 0.11, 0.08, 0.05, 0.03, 0.005, 0.005)
+    bins = tuple(zip(names, before, reversed(before), strict=True))
+
+    def since(steps: int, p_value: float, way: float = 0.4) -> Callable[[float], float]:
+        return lambda ago: p_value if ago <= steps * step else way if ago > 2 * steps * step else 0.01
+
+    numbers = {
+        "coverage_ratio": 0.98, "window_rows": 1000, "windows_total": 61, "open_window_rows": 211, "window_outliers": 4,
+        "seconds_since_last_event": 3, "accuracy{bound=value}": 0.874, "accuracy{bound=low}": 0.843,
+        "accuracy{bound=high}": 0.9, "accuracy_rows": 500, "accuracy_baseline": 0.931, "labelled_rows_total": 2210,
+    }  # fmt: skip
+    stable = [
+        Column("age", 3e-12, score=0.41, course=since(9, 3e-12), bins=bins),
+        Column("P(up)", 5e-9, "prediction", score=0.2, course=since(4, 5e-9)),
+        Column("plan", 0.0021, test="chi2", score=21.0),
+        Column("tenure", 0.22, score=0.03),
+        Column("label", 0.4, "prediction", "chi2", 0.9),
+        Column("all features", 1e-6, "multivariate", "mmd", 0.01, since(9, 1e-6)),
+    ]
+    few = {"coverage_ratio": 0.31, "window_rows": 210, "windows_total": 2}
+    few["canary{stable=churn-predictor-00001,cause=world}"] = 1
+    canary = [Column("age", 0.03), Column("plan", 0.2, test="chi2")]
+    return [
+        Watched(namespace, "churn", "churn-predictor-00001", "v1", stable, "drift", numbers=numbers),
+        Watched(namespace, "churn", "churn-predictor-00002", "v2", canary, "unknown", numbers=few),
+        Watched(namespace, "calm", "calm-predictor-00001", "v1", [Column("price", 0.3)], numbers={"windows_total": 3}),
+    ]
 
 
 async def looks(pilot: Pilot[None], name: str, size: tuple[int, int]) -> None:

@@ -426,7 +426,7 @@ async def test_a_run_that_is_deleted_while_it_is_looked_at_keeps_its_picture(
 
 
 async def test_help_lists_every_action(make: Callable[..., Monitor]) -> None:
-    async with make().run_test(size=(100, 90), notifications=True) as pilot:
+    async with make().run_test(size=(100, 130), notifications=True) as pilot:
         await pilot.press("question_mark")
         await pilot.pause()
         shown = picture(pilot)
