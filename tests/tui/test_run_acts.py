@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from textual.widgets import Input
+from textual.widgets import Button, Input
 
 from tests.core.fake_kfp import FakeKfp, run_json, serving, task_json
 from tests.tui import rig
@@ -134,10 +134,12 @@ async def test_a_clone_starts_the_same_pipeline_with_its_parameters_as_they_are_
         epochs, name = pilot.app.screen.query("#parameters Input").results(Input)
         assert (epochs.value, name.value) == ("7", "[b]x[/b]")
         epochs.value = "many"
-        await pilot.click("#go")
+        # Not by a click: the line that says what is wrong moves the button, and the click would miss it.
+        pilot.app.screen.query_one("#go", Button).press()
         await until(pilot, lambda: "epochs=many is no NUMBER_INTEGER" in flat(pilot))
         epochs.value = "9"
-        await pilot.click("#go")
+        # Not by a click: the line that says what is wrong moves the button, and the click would miss it.
+        pilot.app.screen.query_one("#go", Button).press()
         await until(pilot, lambda: len(fake.runs) == 3)
         body = next(asked.body for asked in fake.asked if asked.method == "POST" and asked.path.endswith("/runs"))
         assert body["runtime_config"]["parameters"] == {"epochs": 9, "name": "[b]x[/b]"}
@@ -162,10 +164,12 @@ async def test_a_run_is_started_from_a_file_with_what_its_pipeline_asks_for(
         await until(pilot, lambda: len(pilot.app.screen.query("#parameters Input")) == 2)
         epochs, name = pilot.app.screen.query("#parameters Input").results(Input)
         assert epochs.value == "3"
-        await pilot.click("#go")
+        # Not by a click: the line that says what is wrong moves the button, and the click would miss it.
+        pilot.app.screen.query_one("#go", Button).press()
         await until(pilot, lambda: "needs a value for name" in flat(pilot))
         name.value = "iris"
-        await pilot.click("#go")
+        # Not by a click: the line that says what is wrong moves the button, and the click would miss it.
+        pilot.app.screen.query_one("#go", Button).press()
         await until(pilot, lambda: len(fake.runs) == 3)
         body = next(asked.body for asked in fake.asked if asked.method == "POST" and asked.path.endswith("/runs"))
         assert body["runtime_config"]["parameters"] == {"epochs": 3, "name": "iris"}
