@@ -12,16 +12,20 @@ _POLL_S = 0.1
 _CHUNK = 256 * 1024
 
 
-def rotate(path: Path, limit: int = MAX_BYTES) -> bool:
+def rotate(path: Path, limit: int = MAX_BYTES, reopen: Callable[[], object] | None = None) -> bool:
     """Moves the content of a log above `limit` bytes to PATH.1; whether it did.
 
-    By copying and truncating: its writer holds it open in append mode and cannot be told. What is written between
-    the two is lost; that is a few lines of ten megabytes.
+    Where `reopen` tells its writer to open it again, not a line is lost. Else by copying and truncating: the writer
+    holds it open in append mode. What is written between the two is lost; that is a few lines of ten megabytes.
     """
     try:
         if path.stat().st_size <= limit:
             return False
         older = path.with_name(f"{path.name}.1")
+        if reopen is not None:
+            path.replace(older)
+            reopen()
+            return True
         beside = path.with_name(f".{path.name}.1")
         shutil.copyfile(path, beside)
         with path.open("r+b") as log:
@@ -29,18 +33,6 @@ def rotate(path: Path, limit: int = MAX_BYTES) -> bool:
         beside.replace(older)
     except OSError:  # a full disk, or the file has gone: the next turn tries again
         return False
-    return True
-
-
-def hand_over(path: Path, reopen: Callable[[], object], limit: int = MAX_BYTES) -> bool:
-    """The same for a log whose writer opens it again when `reopen` asks it to: not a line is lost."""
-    try:
-        if path.stat().st_size <= limit:
-            return False
-        path.replace(path.with_name(f"{path.name}.1"))
-    except OSError:
-        return False
-    reopen()
     return True
 
 

@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 
 from sandbox.errors import SandboxError
 from sandbox.health import answers
@@ -22,7 +22,7 @@ from sandbox.home import Home, read_json, remove_files, write_json
 from sandbox.partprocess import PartProcess, adopt, choose_port, start, stop
 from sandbox.parts import Part, urls
 from sandbox.processes import kill_marked, listens, process_of, recorded, send, wait_gone
-from sandbox.rotation import hand_over, rotate, tail
+from sandbox.rotation import rotate, tail
 
 _log = logging.getLogger(__name__)
 
@@ -218,16 +218,12 @@ class Supervisor:
             await asyncio.sleep(_ROTATE_EVERY_S)
             reopening = {part.reopens: part.name for part in self._parts.values() if part.reopens}
             for path in self._home.logs.rglob("*.log"):  # model servers' too
-                if name := reopening.get(str(path.relative_to(self._home.logs))):
-                    self._hand_over(path, name)
-                else:
+                name = reopening.get(str(path.relative_to(self._home.logs)))
+                if name is None:
                     await asyncio.to_thread(rotate, path)
-
-    def _hand_over(self, path: Path, name: str) -> None:
-        """A log whose part opens it again when told to; before it is healthy the signal could end it."""
-        running = self._running.get(name)
-        if running is not None and self._states[name] == "healthy":
-            hand_over(path, lambda: send(running.process, signal.SIGUSR1))
+                elif (running := self._running.get(name)) and self._states[name] == "healthy":
+                    # Before it is healthy the signal could end it.
+                    rotate(path, reopen=partial(send, running.process, signal.SIGUSR1))
 
     def _write_endpoints(self) -> None:
         write_json(self._home.endpoints, {**self._entries(), "pid": os.getpid(), "started": self._started})

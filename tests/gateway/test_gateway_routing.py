@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from sandbox.gateway.bootstrap import MAX_BODY_BYTES
 from sandbox.gateway.description import Revision, Service
 from sandbox.gateway.gateway import Gateway
-from tests.gateway.rig import Client, Envoy, Upstream, binomial_interval, until
+from sandbox.rotation import rotate
+from tests.gateway.rig import Client, Envoy, Load, Upstream, binomial_interval, until
 
 HOST = "m.default.localhost"
 Start = Callable[[str], Upstream]
@@ -149,3 +152,19 @@ def test_the_access_log_says_who_answered(envoy: Envoy, client: Client) -> None:
     ]
     assert lines[1]["path"] == "/serving/default/m/v1"
     assert all(line["duration_us"] > 0 for line in lines)
+
+
+@pytest.mark.usefixtures("two")
+def test_a_rotated_access_log_loses_no_line(envoy: Envoy, load: Callable[[str], Load]) -> None:
+    log = envoy.home / "logs" / "access.log"
+    with load(HOST) as running:
+        until(lambda: log.exists() and log.stat().st_size > 0, "the first lines")
+        assert rotate(log, 0, reopen=partial(envoy.process.send_signal, signal.SIGUSR1))
+        until(lambda: log.exists() and log.stat().st_size > 0, "lines in the log that Envoy has opened")
+    older = log.with_name("access.log.1")
+
+    def written() -> list[str]:
+        return [json.loads(line)["request_id"] for path in (older, log) for line in path.read_text().splitlines()]
+
+    until(lambda: len(written()) >= len(running.answers), "a line for every request")
+    assert sorted(written()) == sorted(answer.headers["x-request-id"] for answer in running.answers)

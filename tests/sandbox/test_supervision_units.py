@@ -145,6 +145,16 @@ def test_logs_are_bounded_and_readers_follow_them_through_rotation(tmp_path: Pat
     assert tail(tmp_path / "none.log") == ""
 
 
+def test_a_log_that_its_writer_opens_again_is_handed_over_whole(tmp_path: Path) -> None:
+    path, told = tmp_path / "x.log", []
+    path.write_bytes(b"one\n")
+    with path.open("ab", buffering=0) as writer:
+        assert not rotate(path, 100, reopen=lambda: told.append("early"))
+        assert rotate(path, 3, reopen=lambda: told.append("now"))
+        writer.write(b"two\n")  # before it has opened the new one
+    assert (told, path.exists(), (tmp_path / "x.log.1").read_bytes()) == (["now"], False, b"one\ntwo\n")
+
+
 def test_a_truncated_log_is_read_from_its_start(tmp_path: Path) -> None:
     path = tmp_path / "x.log"
     path.write_bytes(b"a long first line\n")
