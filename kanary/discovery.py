@@ -122,9 +122,16 @@ def wanted(config: Config, key: str) -> bool:
     return config.sources[key].kind == "default"
 
 
-def at_default(server: Server, found: Found) -> Server:
-    """Kubeflow Pipelines at its default address, with what was not found in the cluster as its hint."""
-    return replace(server, hint=f"{found.said} {server.hint}")
+def pipelines_server(server: Server, entered: Access, found: Found) -> Server:
+    """Kubeflow Pipelines as found, else at its default address with what was not found in the cluster as its hint."""
+    return through(server, entered, found) if found.path else replace(server, hint=f"{found.said} {server.hint}")
+
+
+def prometheus_server(server: Server, entered: Access, found: Found) -> Server:
+    """Prometheus as found. Raises ApiError where none is."""
+    if not found.path:
+        raise ApiError(found.said, NAME_PROMETHEUS)
+    return through(server, entered, found)
 
 
 def kfp_client(config: Config) -> Client:
@@ -140,7 +147,7 @@ def kfp_client(config: Config) -> Client:
                 found = api.call(pipelines())
             except ConfigError as error:  # the cluster's credentials
                 found = Found(error.message)
-            server = through(server, api.access, found) if found.path else at_default(server, found)
+            server = pipelines_server(server, api.access, found)
     return Client(server)
 
 
@@ -153,10 +160,7 @@ def prometheus_client(config: Config) -> Client:
         except ConfigError as error:
             raise ConfigError(NO_PROMETHEUS, NAME_PROMETHEUS) from error
         with api:
-            found = api.call(prometheus())
-            if not found.path:
-                raise ApiError(found.said, NAME_PROMETHEUS)
-            server = through(server, api.access, found)
+            server = prometheus_server(server, api.access, api.call(prometheus()))
     return Client(server)
 
 

@@ -251,12 +251,14 @@ def connect(config: Config) -> Kubernetes:
 
 def allow(entered: Access, request: Request, readonly: bool) -> None:
     """Raises KanaryError for a change where nothing may be changed; a server-side dry run is none."""
-    harmless = request.path in HARMLESS or _ACCOUNT_TOKEN.fullmatch(request.path)
-    if readonly and request.changes and not harmless and request.params.get("dryRun") != "All":
-        raise KanaryError(
-            f"Read-only: {request.method} {request.path} was not sent to {entered.url}.",
-            "Take away --readonly, KANARY_READONLY or `readonly` in the configuration file to allow it.",
-        )
+    if not readonly or not request.changes or request.params.get("dryRun") == "All":
+        return
+    if request.path in HARMLESS or _ACCOUNT_TOKEN.fullmatch(request.path):
+        return
+    raise KanaryError(
+        f"Read-only: {request.method} {request.path} was not sent to {entered.url}.",
+        "Take away --readonly, KANARY_READONLY or `readonly` in the configuration file to allow it.",
+    )
 
 
 def client_options(entered: Access, timeout: float) -> dict[str, Any]:

@@ -57,7 +57,16 @@ def matchers(labels: Labels) -> str:
     return "{" + ",".join(f"{name}={quoted(value)}" for name, value in labels.items()) + "}"
 
 
+def further(labels: Labels) -> str:
+    """Label matchers to stand behind others, each after a comma."""
+    return "".join(f", {name}={quoted(value)}" for name, value in sorted(labels.items()))
+
+
 def quoted(text: str) -> str:
     """A string of PromQL."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
+    return f'"{escaped(text)}"'
+
+
+def escaped(text: str) -> str:
+    """What stands between the quotes of a string of PromQL."""
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -13,7 +13,7 @@ from typing import Any
 
 from kanary.errors import ApiError
 from kanary.operations import Operation, Request
-from kanary.promql import Labels, instant, number, quoted, ranged
+from kanary.promql import Labels, further, instant, number, quoted, ranged
 
 ALERT, DRIFT = "alert", "drift"
 SPAN = 6 * 3600.0  # seconds that are looked back
@@ -59,7 +59,7 @@ def refresh(namespace: str, selectors: Labels) -> Operation[Alerts]:
     clock = yield from instant("time()")
     now = math.floor(clock[0][1] / STEP) * STEP if clock else 0.0
     # Alerts without a namespace are the cluster's own.
-    where = "".join(f", {name}={quoted(value)}" for name, value in sorted(selectors.items()))
+    where = further(selectors)
     of = f"namespace={quoted(namespace)}" if namespace else 'namespace!=""'
     fired = yield from ranged(f'ALERTS{{alertstate="firing", {of}{where}}}', now - SPAN, now, STEP)
     by = ", ".join(_MODEL)

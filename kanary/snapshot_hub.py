@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from kanary.snapshot_services import Service
 
 T = TypeVar("T")
-RUNS, SERVICES, METRICS, EVENTS, RIGHTS, DRIFT = "runs", "services", "metrics", "events", "rights", "drift"
-ALERTS = "alerts"
+RUNS, SERVICES, METRICS, EVENTS, RIGHTS = "runs", "services", "metrics", "events", "rights"
+DRIFT, ALERTS = "drift", "alerts"
 _EVENTS_KEPT = 1000
-_ALERTS = 15.0  # the same of alerts and drift, looked back for hours
-_DRIFT = 5.0  # the same of drift, whose windows take minutes; and ten times as long where no detector is
 _METRICS = 2.5  # polls of the metrics take so many times the interval: five queries each, and rates move slowly
+_DRIFT = 5.0  # the same of drift, whose windows take minutes; and ten times as long where no detector is
+_ALERTS = 15.0  # the same of alerts, looked back for hours
 
 
 @dataclass(frozen=True)
@@ -162,11 +162,11 @@ class Hub:
                 self._poll_runs,
                 self._poll_metrics,
                 self._poll_drift,
+                self._poll_alerts,
                 self._watch_cluster,
                 self._ask_rights,
             ):
                 group.create_task(source())
-            group.create_task(self._poll_alerts())
 
     def wake(self, *names: str) -> None:
         """Asks these sources now, all of them without names."""
@@ -242,10 +242,8 @@ class Hub:
             client = await self.connections.prometheus()
             from kanary import snapshot_alerts
 
-            config, entered = self.connections.config, self.connections.access
-            own = self.scope.namespace or config.namespace or (entered.namespace if entered else "")
-            namespace = "" if self.scope.everywhere else own
-            return await client.call(snapshot_alerts.refresh(namespace, config.prometheus_selectors))
+            selectors = self.connections.config.prometheus_selectors
+            return await client.call(snapshot_alerts.refresh(await self._asked_namespace(), selectors))
 
         await poll(
             fetch, lambda s: self._tell(ALERTS, s), self._wake_of(ALERTS), lambda found: self.scope.interval * _ALERTS
@@ -257,15 +255,8 @@ class Hub:
             from kanary import snapshot_drift
 
             known = self.drift.value or snapshot_drift.Drift()
-            try:
-                namespace = self._namespace(await self.connections.kubernetes())
-            except KanaryError:  # Prometheus may answer where no cluster does
-                namespace = "" if self.scope.everywhere else self.scope.namespace
-            return await client.call(
-                snapshot_drift.refresh(
-                    known, namespace, self.drift_span, selectors=self.connections.config.prometheus_selectors
-                )
-            )
+            namespace, selectors = await self._asked_namespace(), self.connections.config.prometheus_selectors
+            return await client.call(snapshot_drift.refresh(known, namespace, self.drift_span, selectors))
 
         def step(found: Drift) -> float:
             return self.scope.interval * _DRIFT * (1 if found.detectors else 10)
@@ -330,6 +321,13 @@ class Hub:
         async with asyncio.TaskGroup() as group:
             for follower in followers:
                 group.create_task(follower.run(api))
+
+    async def _asked_namespace(self) -> str:
+        """The same for Prometheus, which may answer where no cluster does."""
+        try:
+            return self._namespace(await self.connections.kubernetes())
+        except KanaryError:
+            return "" if self.scope.everywhere else self.scope.namespace
 
     def _namespace(self, api: AsyncKubernetes) -> str:
         """The namespace that is looked at; "" for all."""

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING
 
 from kanary.config import TENANT, Config
 from kanary.operations import Operation, Request
-from kanary.promql import instant as _instant
-from kanary.promql import number as _number
-from kanary.promql import result as _result
+from kanary.promql import instant, number, result
 from kanary.rollout import profiles
 from kanary.rollout.profiles import Profile, Where
 
@@ -99,13 +97,13 @@ def refresh(known: Metrics, step: float, selectors: Mapping[str, str] = _NONE) -
     assert profile is not None
     asked = queries(profile, known.window, selectors)
     last = max((course.now.at for course in known.courses.values()), default=None)
-    now = yield from _instant("time()")
+    now = yield from instant("time()")
     moment = now[0][1] if now else 0.0
     if last is None or not 0 <= moment - last <= 5 * step:
         return (yield from _whole(known, profile, asked, moment, step))
     answers = []
     for query in asked:
-        vector = yield from _instant(query, moment)
+        vector = yield from instant(query, moment)
         answers.append({_key(profile, labels): value for labels, value in vector})
     return replace(known, courses=MappingProxyType(_extended(known.courses, _points(moment, answers, profile))))
 
@@ -125,12 +123,12 @@ def found(known: Metrics, selectors: Mapping[str, str]) -> Operation[Metrics]:
     for profile in profiles.ALL:
         if profile.wide is None:
             continue
-        counts = yield from _instant(f"max({profiles.spanned(profile.wide.probe, selectors, _LOOK_BACK)})")
+        counts = yield from instant(f"max({profiles.spanned(profile.wide.probe, selectors, _LOOK_BACK)})")
         scrapes = counts[0][1] if counts else 0.0
         if scrapes and profile.blind:
             return replace(known, blind=f"{profile.counter} counts here, and: {profile.blind}")
         if scrapes:
-            newest = yield from _instant(f"max({profiles.spanned(profile.wide.probe, selectors, 60.0)})")
+            newest = yield from instant(f"max({profiles.spanned(profile.wide.probe, selectors, 60.0)})")
             a_minute = newest[0][1] if newest else scrapes * 60.0 / _LOOK_BACK
             interval = 60.0 / max(a_minute, 0.2)
             window = min(_LONGEST, max(_SHORTEST, 4 * interval))
@@ -144,8 +142,8 @@ def _whole(known: Metrics, profile: Profile, asked: Sequence[str], end: float, s
     for query in asked:
         answer = yield Request("GET", "/api/v1/query_range", {"query": query} | span)
         found: dict[str, dict[float, float]] = {}
-        for entry in _result(answer):
-            values = {round(_number(at), 3): _number(value) for at, value in entry.get("values") or []}
+        for entry in result(answer):
+            values = {round(number(at), 3): number(value) for at, value in entry.get("values") or []}
             found[_key(profile, entry.get("metric") or {})] = values
         answers.append(found)
     courses: dict[str, Course] = {}
@@ -193,9 +191,9 @@ class Count:
 def count(profile: Profile, where: Where) -> Operation[Count]:
     """The raw counters of some revisions of a service, at the newest scrape."""
     queries = profile.queries(where)
-    total = yield from _instant(queries["requests"])
-    scraped = yield from _instant(queries["seen"])
-    active = (yield from _instant(profiles.filled(profile.active, where))) if profile.active else []
+    total = yield from instant(queries["requests"])
+    scraped = yield from instant(queries["seen"])
+    active = (yield from instant(profiles.filled(profile.active, where))) if profile.active else []
     if not total or not scraped:
         return Count(None)
     newest = max(value for _, value in scraped)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from kanary import discovery, kfp, snapshot_metrics
 from kanary.api import AsyncClient
 from kanary.config import Config
-from kanary.errors import ApiError, ConfigError
+from kanary.errors import ConfigError
 from kanary.kubernetes_async import AsyncKubernetes
 
 Cluster = Callable[[], Awaitable[AsyncKubernetes]]
@@ -29,9 +29,9 @@ async def pipelines(config: Config, cluster: Cluster) -> AsyncClient:
         found = await api.call(discovery.pipelines())
     except ConfigError as error:  # the cluster's credentials
         found = discovery.Found(error.message)
+    client = AsyncClient(discovery.pipelines_server(server, api.access, found))
     if found.path:
-        return AsyncClient(discovery.through(server, api.access, found))
-    client = AsyncClient(discovery.at_default(server, found))
+        return client
     try:
         await client.call(kfp.healthz())
     except BaseException:
@@ -49,6 +49,4 @@ async def prometheus(config: Config, cluster: Cluster) -> AsyncClient:
     except ConfigError as error:
         raise ConfigError(discovery.NO_PROMETHEUS, discovery.NAME_PROMETHEUS) from error
     found = await api.call(discovery.prometheus())
-    if not found.path:
-        raise ApiError(found.said, discovery.NAME_PROMETHEUS)
-    return AsyncClient(discovery.through(snapshot_metrics.server(config), api.access, found))
+    return AsyncClient(discovery.prometheus_server(snapshot_metrics.server(config), api.access, found))

@@ -53,15 +53,9 @@ def rate(value: float | None) -> str:
         return "–"
     if value >= 9950:
         return f"{value / 1000:.0f}k"
-    return (
-        "0"
-        if value < 0.005
-        else f"{value:.2f}"
-        if value < 0.995
-        else f"{value:.1f}"
-        if value < 99.5
-        else f"{value:.0f}"
-    )
+    if value < 0.005:
+        return "0"
+    return f"{value:.{2 if value < 0.995 else 1 if value < 99.5 else 0}f}"
 
 
 def percent(share: float | None) -> str:
@@ -69,15 +63,7 @@ def percent(share: float | None) -> str:
     if share is None:
         return "–"
     value = 100 * share
-    return (
-        "0 %"
-        if value == 0
-        else f"{value:.2f} %"
-        if value < 0.1
-        else f"{value:.1f} %"
-        if value < 10
-        else f"{value:.0f} %"
-    )
+    return f"{value:.{0 if value == 0 else 2 if value < 0.1 else 1 if value < 10 else 0}f} %"
 
 
 def latency(seconds: float | None) -> str:

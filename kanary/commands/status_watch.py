@@ -105,7 +105,7 @@ def facts(hub: Hub, service: str) -> Facts:
     if service:
         return found
     runs = hub.runs.value.by_id if hub.runs.value else None
-    needs = home(runs.values() if runs is not None else None, hub.services.value)
+    needs = home(runs.values() if runs is not None else None, hub.services.value, hub.drift.value)
     going = [run for run in (runs or {}).values() if not run.final]
     failing = [run for run in latest_ends((runs or {}).values()).values() if run.state == "FAILED"]
     return found | {"needs": [item.text for item in needs], "runs": [_run(run) for run in (*failing, *_newest(going))]}

@@ -20,6 +20,7 @@ from string import Template
 from typing import Any
 
 from kanary.errors import ConfigError
+from kanary.promql import escaped, further
 
 INSTANCE = "instance"
 PARTS = ("requests", "errors", "retried", "retries", "latency")
@@ -278,21 +279,13 @@ def filled(template: str, where: Where) -> str:
     """The PromQL of a template, whatever stands in it quoted."""
     arms = "|".join(re.escape(arm).replace("\\-", "-") for arm in where.arms)
     return Template(template).substitute(
-        namespace=_quoted(where.namespace),
-        service=_quoted(where.service),
-        arms=_quoted(arms),
-        more=_matchers(where.selectors),
+        namespace=escaped(where.namespace),
+        service=escaped(where.service),
+        arms=escaped(arms),
+        more=further(where.selectors),
     )
 
 
 def spanned(template: str, selectors: Mapping[str, str], seconds: float) -> str:
     """The PromQL of a wide template over so many seconds, whatever stands in it quoted."""
-    return Template(template).substitute(more=_matchers(selectors), span=f"{seconds:.0f}s")
-
-
-def _matchers(selectors: Mapping[str, str]) -> str:
-    return "".join(f', {label}="{_quoted(value)}"' for label, value in sorted(selectors.items()))
-
-
-def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return Template(template).substitute(more=further(selectors), span=f"{seconds:.0f}s")

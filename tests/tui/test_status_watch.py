@@ -24,6 +24,7 @@ from kanary.snapshot_hub import Connections, Hub, Scope
 from tests.core.fake_kfp import FakeKfp, run_json, serving
 from tests.tui import rig
 from tests.tui.cluster import FakePrometheus, Namespace
+from tests.tui.drift import Column, FakeDrift, Watched
 
 ROOT = Path(__file__).parents[2]
 RUN = "aaaaaaaa-0000-4000-8000-000000000000"
@@ -111,6 +112,17 @@ async def test_a_line_of_json_holds_the_facts_and_the_numbers(
         space.status("churn", 20, 30)
         numbers = json.loads(await shown.until(lambda text: '"effective": 30' in text))["numbers"]
         assert numbers[f"{space.name}/churn-predictor-00001"]["errors"] == 0.25
+
+
+async def test_a_model_that_drifts_needs_somebody(
+    given: dict[str, Any], space: Namespace, metrics: FakePrometheus, tmp_path: Path
+) -> None:
+    space.put("churn")
+    metrics.drift = FakeDrift(
+        [Watched(space.name, "churn", "churn-predictor-00001", "v1", [Column("age", 0)], "drift")]
+    )
+    async with watching(tmp_path, given) as shown:
+        await shown.until(lambda text: "churn drifts" in text)
 
 
 async def test_one_service_is_told_whole_and_without_the_runs(
