@@ -39,12 +39,9 @@ demo: ## the whole path on real data, here, with no cluster
 	$(call SETUP,$(EXTRAS))
 	@PYTHONPATH="$(CURDIR)/examples" $(PY) -m demo $(ARGS)
 
-# One more than there are cores, 8 at most: many tests wait for servers.
-WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -lt 8 ] && echo $$((n + 1)) || echo 8)
-
 test: ## run the tests (ARGS="-k gate" for a choice)
 	$(call SETUP,$(DEV))
-	@$(PY) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(PY) -m pytest -n logical --maxprocesses 8 --dist loadgroup $(ARGS)
 
 check: ## format, lint, types and import contracts
 	$(call SETUP,$(DEV))
