@@ -100,7 +100,7 @@ def _serve(listener: socket.socket, monitor: str, *, writable: bool) -> None:
     logging.basicConfig(level=logging.ERROR, format="%(name)s: %(message)s")
     port, key = listener.getsockname()[1], secrets.token_urlsafe(24)
 
-    class Monitor(Server):  # type: ignore[misc]  # it carries no types
+    class Monitor(Server):
         """textual-serve's server behind a key, and without its banner."""
 
         async def _make_app(self) -> aio.Application:
