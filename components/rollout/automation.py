@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +17,9 @@ from kanary.rollout import acts
 from kanary.rollout import bundle as bundles
 from kanary.rollout import policy as policies
 from kanary.rollout import record as records
-from kanary.rollout.prometheus import Prometheus
 from kanary.rollout.record import Record
 from kanary.rollout.run import Target, rollout
+from kanary.rollout_source import opened, with_settings
 
 FIRST = "first"
 
@@ -51,11 +50,9 @@ def roll_out(asked: Request, evidence: Path, report: Path, evidence_uri: str = "
 
     Raises ConfigError for a policy that is wrong, before anything is touched; what kanary.rollout.run.rollout raises.
     """
-    policy = policies.parse(asked.policy, "the parameter policy")
     settings = config.load({"namespace": asked.namespace} if asked.namespace else {})
-    url = policy.prometheus.url or settings.prometheus_url
-    policy = dataclasses.replace(policy, prometheus=dataclasses.replace(policy.prometheus, url=url))
-    with kubernetes.connect(settings) as api, Prometheus(policy.prometheus) as prometheus:
+    policy = with_settings(policies.parse(asked.policy, "the parameter policy"), settings)
+    with kubernetes.connect(settings) as api, opened(policy.prometheus, settings) as prometheus:
         namespace = settings.namespace or api.access.namespace or "default"
         target = Target(asked.service, namespace, asked.run_id)
         if is_first(api, target, asked.revision):

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,12 +51,12 @@ def rollout(parser: argparse.ArgumentParser) -> Action:
 
 def _rollout(given: argparse.Namespace, config: Config) -> int:
     from kanary.rollout import bundle as bundles
-    from kanary.rollout.prometheus import Prometheus
     from kanary.rollout.run import Target
     from kanary.rollout.run import rollout as run
+    from kanary.rollout_source import opened
 
     policy = _policy(given, config)
-    with kubernetes.connect(config) as api, Prometheus(policy.prometheus) as prometheus:
+    with kubernetes.connect(config) as api, opened(policy.prometheus, config) as prometheus:
         namespace = namespace_of(api, config)
         if given.dry_run:
             return _say_what_would_be(given, policy, api.call(steer.status(given.service, namespace)))
@@ -88,12 +88,12 @@ def plan(parser: argparse.ArgumentParser) -> Action:
 def _plan(given: argparse.Namespace, config: Config) -> int:
     from kanary.judge.planning import Baseline
     from kanary.rollout import planning
-    from kanary.rollout.prometheus import Prometheus
+    from kanary.rollout_source import opened
 
     policy = _policy(given, config)
     traffic: Traffic | None = None
     if given.rate is None:
-        with kubernetes.connect(config) as api, Prometheus(policy.prometheus) as prometheus:
+        with kubernetes.connect(config) as api, opened(policy.prometheus, config) as prometheus:
             status = api.call(steer.status(given.service, namespace_of(api, config)))
             where, arms = _whose(status, policy)
             traffic = planning.traffic(prometheus, where, arms, policy, time.time(), given.window)
@@ -212,25 +212,9 @@ def _whose(status: ServiceStatus, policy: Policy) -> tuple[Where, Arms]:
 
 
 def _policy(given: argparse.Namespace, config: Config) -> Policy:
-    policy = policies.load(given.project) if given.project else Policy()
-    return replace(policy, prometheus=_with_settings(policy.prometheus, config))
+    from kanary.rollout_source import with_settings
 
-
-def _with_settings(asked: policies.Prometheus, config: Config) -> policies.Prometheus:
-    """What the policy leaves open of how Prometheus is entered, as Kanary's settings have it.
-
-    Another server than the settings' is never sent their token or tenant.
-    """
-    if asked.url and asked.url != config.prometheus_url:
-        return asked
-    return replace(
-        asked,
-        url=config.prometheus_url,
-        token_file=asked.token_file or str(config.prometheus_token_file or ""),
-        ca_file=asked.ca_file or str(config.prometheus_ca_file or ""),
-        tenant=asked.tenant or config.prometheus_tenant,
-        selectors={**config.prometheus_selectors, **asked.selectors},
-    )
+    return with_settings(policies.load(given.project) if given.project else Policy(), config)
 
 
 def _add_service(parser: argparse.ArgumentParser) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from kanary import config as settings
-from kanary.commands.automation import _with_settings
 from kanary.errors import ConfigError
 from kanary.rollout import policy as policies
 from kanary.rollout.policy import Policy, load, parse
+from kanary.rollout_source import with_settings
 
 
 def test_an_empty_section_takes_the_defaults() -> None:
@@ -114,11 +114,12 @@ def test_what_a_policy_leaves_open_of_prometheus_is_as_in_the_settings(tmp_path:
     given = {"prometheus_url": "http://p:1", "prometheus_token_file": "t", "prometheus_tenant": "a"}
     given |= {"prometheus_ca_file": "ca", "prometheus_selectors": "cluster=prod,team=x"}
     config = settings.load({**given}, {"HOME": str(tmp_path)}, tmp_path)
-    asked = _with_settings(policies.Prometheus(tenant="own", selectors={"team": "y"}), config)
+    own = policies.Prometheus(tenant="own", selectors={"team": "y"})
+    asked = with_settings(Policy(prometheus=own), config).prometheus
     assert (asked.url, asked.token_file, asked.ca_file) == ("http://p:1", str(tmp_path / "t"), str(tmp_path / "ca"))
     assert (asked.tenant, dict(asked.selectors)) == ("own", {"cluster": "prod", "team": "y"})
-    elsewhere = policies.Prometheus(url="http://other")
-    assert _with_settings(elsewhere, config) == elsewhere, "another server is not sent this one's token"
+    elsewhere = Policy(prometheus=policies.Prometheus(url="http://other"))
+    assert with_settings(elsewhere, config) == elsewhere, "another server is not sent this one's token"
 
 
 def test_the_example_project_file_is_a_policy() -> None:

@@ -15,6 +15,9 @@ from kanary.api import Client, Server
 from kanary.commands.connections import connections, connections_text
 from kanary.errors import ConfigError, Unreachable
 from kanary.operations import Operation, Request
+from kanary.rollout import policy as policies
+from kanary.rollout.policy import Policy
+from kanary.rollout_source import opened, with_settings
 from kanary.snapshot_hub import Scope
 from tests.core.fake_kfp import FakeKfp, run_json, serving
 from tests.kubernetes.server import Server as Kubernetes
@@ -127,6 +130,23 @@ def test_info_says_where_the_servers_are_how_that_is_known_and_what_each_says(
     text = connections_text(found)
     assert "kubeflow/services/ml-pipeline:8888/proxy" in text
     assert "passes none on" in text
+
+
+def test_a_rollout_asks_the_prometheus_that_is_found_where_nobody_names_one(
+    proxied: FakeKfp, space: Namespace, metrics: FakePrometheus, tmp_path: Path
+) -> None:
+    made = rig.settings(tmp_path, space.settings)
+    asked = with_settings(policies.parse({"prometheus": {"timeout": 5}}), made).prometheus
+    assert asked.url == ""
+    with opened(asked, made) as source:
+        (sample,) = source.instant("time()", 1700000000.0)
+    assert sample.value > 0
+    assert not {"authorization", "x-scope-orgid"} & set(metrics.heard[-1])
+    named = rig.settings(tmp_path, space.settings | {"prometheus_url": metrics.url})
+    assert with_settings(Policy(), named).prometheus.url == metrics.url
+    nowhere = rig.settings(tmp_path, {"kubeconfig": str(tmp_path / "none")})
+    with pytest.raises(ConfigError, match="No Prometheus is set"), opened(asked, nowhere):
+        pass
 
 
 def test_info_names_logins_and_never_a_secret(tmp_path: Path) -> None:
