@@ -27,6 +27,8 @@ _CASH, _RESTARTS = 0.5, 32.0
 _OWED, _SILENT_ODDS = 0.5, np.array([0.25, 0.05, 1e-4])
 # The split may be off by so much (odds) before it is called broken; bets on more, and on less.
 _SPLIT_TOLERANCE, _SPLIT_ODDS = 1.1, np.array([1.15, 1.5, 4.0])
+# Standard errors by which a window's requests may be split otherwise than the traffic is, by chance.
+_UNLIKE = 2.5
 _LIMIT_ODDS = np.array([1.3, 2.0, 5.0, 25.0])
 # What stable's rates are thought to be before there is a window: errors are rare, of the others nothing is known.
 _RARE, _RARE_WEIGHT, _ANY, _ANY_WEIGHT = 0.005, 200.0, 0.5, 2.0
@@ -183,10 +185,7 @@ def update(evidence: Evidence, counts: Counts, share: Any) -> Evidence:
         )
     evidence = _with_share(evidence, split)
     tally = _tally(evidence, counts)
-    expected = np.broadcast_to(split[..., None], tally.shape[:-1])
-    if evidence.sticky:
-        both = tally[..., 0] + tally[..., 2]
-        expected = np.where(both > 0, tally[..., 0] / np.maximum(both, 1.0), expected)
+    expected = _expected(evidence, tally, split)
     level, margin = levels(evidence), np.array([stream.margin for stream in evidence.streams])
     gain = gains(tally, stakes(level, expected, margin, worse=True)) / clumps.effect(evidence.spread)[..., None]
     restart = 1.0 / (evidence.windows + _RESTARTS)
@@ -199,6 +198,21 @@ def update(evidence: Evidence, counts: Counts, share: Any) -> Evidence:
         spread=clumps.after(evidence.spread, tally),
         windows=evidence.windows + 1.0,
     )
+
+
+def _expected(evidence: Evidence, tally: Array, split: Array) -> Array:
+    """(..., streams): the canary's share of a window's requests that bets go by, the split unless that is beside it.
+
+    By the split a request of stable alone tells something, which one of the canary will take back. So where the arms
+    were not counted alike, bets go by what was counted in each: classes are counted by each model server, scraped
+    on its own; what a slow canary is still at is not counted at the proxy either.
+    """
+    both = tally[..., 0] + tally[..., 2]
+    even = split[..., None]
+    unlike = np.abs(tally[..., 0] - even * both) > _UNLIKE * np.sqrt(even * (1 - even) * both)
+    own = np.array([evidence.sticky or stream.family == CLASSES for stream in evidence.streams])
+    counted = tally[..., 0] / np.maximum(both, 1.0)
+    return np.where((both > 0) & (own | unlike), counted, even)
 
 
 def levels(evidence: Evidence) -> Array:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from kanary.errors import InputError
-from kanary.judge.counters import Warmup
-from kanary.judge.decide import KINDS, PROMOTE, ROLLBACK
-from kanary.judge.evidence import start
+from kanary.judge.counters import Arm, Warmup
+from kanary.judge.decide import KINDS, PROMOTE, ROLLBACK, rejected
+from kanary.judge.evidence import CLASSES, ERRORS, LATENCY, start, update
 from kanary.judge.intervals import difference, quantile
 from kanary.judge.margins import Margins
 from kanary.judge.planning import Baseline, plan
-from kanary.judge.simulate import Rates, first_verdicts
+from kanary.judge.simulate import Rates, first_verdicts, window
 from tests.judge.drawing import at_least
 
 ERRORS_ONLY = Margins(latency=None, classes=None)
@@ -64,6 +65,51 @@ def test_a_canary_at_its_margin_is_rolled_back_no_more_often_than_promised(
 def test_a_canary_at_its_margin_is_promoted_no_more_often_than_promised(environment: Callable[[Any], float]) -> None:
     _, kinds = verdicts(lambda rate: rate + ERRORS_ONLY.errors, environment, 0.5, [500] * 60)
     assert at_least(int((kinds == KINDS.index(PROMOTE)).sum()), len(kinds), ERRORS_ONLY.beta) > CHANCE
+
+
+@pytest.mark.parametrize("late", ["classes", "requests"])
+def test_arms_that_are_counted_at_different_times_pass_for_no_difference(late: str) -> None:
+    """A fifth of the canary's windows comes with the next one: a scrape was missed, answers were slow."""
+    rng, rollouts, share, edges = np.random.default_rng(5), 200, 0.5, (10.0, 100.0)
+    rates = Rates(np.full(rollouts, 0.002), np.full((rollouts, 3), [0.8, 0.19, 0.01]), np.full((rollouts, 2), 0.5))
+    margins = Margins(classes=0.1, on_classes="rollback")
+    evidence = start(margins, [share], edges, ("cat", "dog"), rollouts=(rollouts,))
+    empty = window(rng, rates, rates, np.zeros(rollouts, dtype=np.int64), np.full(rollouts, share), evidence.classes)
+    held, found = empty.canary, np.zeros(rollouts, dtype=np.bool_)
+    for _ in range(60):
+        size = np.full(rollouts, 200, dtype=np.int64)
+        counts = window(rng, rates, rates, size, np.full(rollouts, share), evidence.classes)
+        there, missed = _added(counts.canary, held), rng.random(rollouts) < 0.2
+        seen, held = _times(there, ~missed), _times(there, missed)
+        if late == "classes":
+            seen = replace(counts.canary, classes=seen.classes)
+        else:
+            seen = replace(seen, classes=counts.canary.classes)
+        evidence = update(evidence, replace(counts, canary=seen), share)
+        rejects = rejected(evidence)
+        found |= rejects[ERRORS] | rejects[LATENCY] | rejects[CLASSES]
+    assert at_least(int(found.sum()), rollouts, margins.alpha) > CHANCE
+    # It is none the slower to see that they are alike.
+    chosen = [i for i, stream in enumerate(evidence.streams) if (stream.family == CLASSES) == (late == "classes")]
+    assert (evidence.within.log[:, chosen] > np.log(1 / margins.beta)).mean() > 0.9
+
+
+def _added(one: Arm, other: Arm) -> Arm:
+    return _mapped(np.add, one, other)
+
+
+def _times(arm: Arm, factor: Any) -> Arm:
+    return _mapped(lambda value, _: value * factor, arm, arm)
+
+
+def _mapped(function: Callable[[Any, Any], Any], one: Arm, other: Arm) -> Arm:
+    return Arm(
+        function(one.requests, other.requests),
+        function(one.errors, other.errors),
+        tuple(function(a, b) for a, b in zip(one.slower, other.slower, strict=True)),
+        function(one.measured, other.measured),
+        {name: function(count, other.classes[name]) for name, count in one.classes.items()},
+    )
 
 
 def test_the_announced_requests_are_enough() -> None:
