@@ -96,7 +96,8 @@ class ForkServer:
 
     With an `address`, the path of a unix socket, it takes over the zygote that listens there, if there is one; `found`
     are the workers that came with it, by pid, those included that ended while nobody listened. `python` is the
-    interpreter, where it is not this process's own.
+    interpreter, where it is not this process's own. Up to `spares` workers are forked ahead, once one was asked for;
+    each has called `rehearsal` ("module:function").
     """
 
     def __init__(
@@ -106,6 +107,8 @@ class ForkServer:
         env: Mapping[str, str] | None = None,
         address: Path | None = None,
         python: Path | None = None,
+        spares: int = 0,
+        rehearsal: str = "",
     ) -> None:
         self.preload = tuple(preload)
         self.log = log
@@ -114,6 +117,7 @@ class ForkServer:
         self.found: dict[int, Worker] = {}
         self._address = address
         self._python = python or Path(sys.executable)
+        self._ahead = ("--spares", str(spares), "--rehearsal", rehearsal)
         self._prefix = uuid.uuid4().hex[:8]  # ids are told from those that an earlier process gave
         self._ids = itertools.count(1)
         self._pending: dict[str, _Pending] = {}
@@ -175,7 +179,7 @@ class ForkServer:
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(str(self._python), "-P", "-m", "sandbox.zygote"),
-                *(option, str(theirs.fileno()), "--preload", ",".join(self.preload)),
+                *(option, str(theirs.fileno()), "--preload", ",".join(self.preload), *self._ahead),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

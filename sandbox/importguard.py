@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from importlib.abc import MetaPathFinder
@@ -20,6 +21,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _EXTRA = re.compile(r"""extra\s*==\s*['"]([^'"]+)['"]""")
 _OWN_EXTRAS = re.compile(r"\[([^\]]*)\]")
 _ALWAYS = frozenset({"pip", "setuptools", "wheel"})
+_hidden: list[ModuleType] = []
 
 
 class _Hide(MetaPathFinder):
@@ -39,11 +41,27 @@ class _Hide(MetaPathFinder):
         return next((spec for spec in specs if spec is not None), None)
 
 
-def install(blocked: frozenset[str]) -> None:
-    """Hide `blocked` from now on in this process, those that are loaded already included."""
-    for name in [name for name in sys.modules if name.partition(".")[0] in blocked]:
-        del sys.modules[name]
-    sys.meta_path[:] = [_Hide(list(sys.meta_path), blocked)]  # type: ignore[arg-type]  # typeshed's own protocol
+@dataclass(frozen=True)
+class Guard:
+    """What a worker may not import, top-level, and which of its parent's modules it has to forget for that."""
+
+    blocked: frozenset[str]
+    loaded: tuple[str, ...]
+
+
+@cache
+def guard(extras: tuple[str, ...]) -> Guard:
+    """The guard of an image with these extras. For a parent: a worker that looked through its modules would copy
+    the memory that their names are in."""
+    blocked = blocked_modules(extras)
+    return Guard(blocked, tuple(name for name in sys.modules if name.partition(".")[0] in blocked))
+
+
+def install(found: Guard) -> None:
+    """Hide what is blocked from now on in this process, what is loaded already included."""
+    # Kept: to take a module apart costs more than to leave it.
+    _hidden.extend(sys.modules.pop(name) for name in found.loaded if name in sys.modules)
+    sys.meta_path[:] = [_Hide(list(sys.meta_path), found.blocked)]  # type: ignore[arg-type]  # typeshed's own protocol
 
 
 def explain(error: BaseException, blocked: frozenset[str], image: str) -> str:

@@ -5,6 +5,9 @@ inherited socket (see `sandbox.forkserver`), stays single-threaded, never runs a
 
 With --socket-fd it and its workers end with whoever holds the other end. With --listen-fd they outlive it: the zygote
 waits for the next to connect, tells it of the workers there are, and of those that ended while nobody listened.
+
+With --spares N up to so many workers are forked ahead, whenever nothing else is to be done, and wait for a request:
+each has called --rehearsal, takes one request and ends. A fork of a big process takes longer than a small step.
 """
 
 from __future__ import annotations
@@ -12,14 +15,10 @@ from __future__ import annotations
 import argparse
 import atexit
 import contextlib
-import ctypes
-import functools
 import gc
 import importlib
-import io
 import json
 import os
-import runpy
 import selectors
 import signal
 import socket
@@ -30,30 +29,39 @@ import traceback
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from sandbox import importguard
-
-_PR_SET_PDEATHSIG = 1
-_BLOCKED = (signal.SIGINT, signal.SIGTERM)
-
+from sandbox import importguard, worker
 
 _IDLE_S = 30.0  # a lasting zygote without workers that nobody has talked to for so long is nobody's any more
+_QUIET_S = 0.02  # nothing asked and nothing ended for so long: there is time to fork ahead
+_ENDS = (
+    ("torch._dynamo.utils", "dump_compile_times"),
+    ("torch._dynamo.eval_frame", "_log_traced_frames"),
+    ("torch._subclasses.fake_tensor", "dump_cache_stats"),
+)
 
 
 @dataclass
 class Child:
-    """A forked worker that has not been reaped yet."""
+    """A forked worker that has not been reaped yet; a spare one has no request.
 
-    request_id: str
+    It tells its end through the `channel`, where it can, a moment before it ends; `told` says that it has.
+    """
+
     pid: int
     pidfd: int
+    channel: socket.socket | None
+    request_id: str = ""
+    told: bool = False
 
 
 @dataclass
 class Zygote:
-    """Who asks for workers (None for nobody now), who may come to ask, the workers, the exits nobody was told of."""
+    """Who asks for workers (None for nobody now), who may come to ask, the workers, the exits nobody was told of.
+
+    Spares are `lacking` once somebody has asked for a worker; one that dies by itself is not lacking before that.
+    """
 
     channel: socket.socket | None
     listener: socket.socket | None
@@ -61,6 +69,10 @@ class Zygote:
     children: dict[str, Child] = field(default_factory=dict)
     untold: list[dict[str, Any]] = field(default_factory=list)
     unread: bytes = b""
+    most_spares: int = 0
+    rehearsal: str = ""
+    spares: list[Child] = field(default_factory=list)
+    lacking: int = 0
 
     @property
     def lasting(self) -> bool:
@@ -75,23 +87,27 @@ def main() -> int:
     given.add_argument("--socket-fd", type=int)
     given.add_argument("--listen-fd", type=int)
     parser.add_argument("--preload", default="")
+    parser.add_argument("--spares", type=int, default=0)
+    parser.add_argument("--rehearsal", default="")
     options = parser.parse_args()
     if options.listen_fd is None:
-        die_with_parent(signal.SIGTERM)
+        worker.die_with_parent(signal.SIGTERM)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     channel = socket.socket(fileno=options.socket_fd) if options.listen_fd is None else None
     listener = socket.socket(fileno=options.listen_fd) if options.listen_fd is not None else None
     failures = preload([name for name in options.preload.split(",") if name])
+    if options.rehearsal:
+        worker.rehearse(options.rehearsal)  # here, too: what is loaded on the way is loaded once
     forget_what_ends()
     gc.collect()
     gc.freeze()
     hello = {"ready": True, "pid": os.getpid(), "failures": failures, "threads": threading.active_count()}
-    zygote = Zygote(None, listener, hello)
+    zygote = Zygote(None, listener, hello, most_spares=options.spares, rehearsal=options.rehearsal)
     try:
         serve(zygote, channel)
     finally:
-        for child in zygote.children.values():
+        for child in (*zygote.children.values(), *zygote.spares):
             kill_group(child.pid, signal.SIGKILL)
     return 0
 
@@ -114,8 +130,9 @@ def forget_what_ends() -> None:
     """
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
         finalizer.atexit = False
-    if dynamo := sys.modules.get("torch._dynamo.utils"):
-        atexit.unregister(dynamo.dump_compile_times)
+    for module, function in _ENDS:
+        if loaded := sys.modules.get(module):
+            atexit.unregister(getattr(loaded, function))
 
 
 def serve(zygote: Zygote, channel: socket.socket | None) -> None:
@@ -126,14 +143,14 @@ def serve(zygote: Zygote, channel: socket.socket | None) -> None:
         if zygote.listener is not None:
             selector.register(zygote.listener, selectors.EVENT_READ, None)
         while True:
-            ready = selector.select(_IDLE_S)
-            if not ready and zygote.channel is None and not zygote.children:
+            ready = selector.select(_QUIET_S if zygote.lacking else _IDLE_S)
+            if not ready and zygote.lacking:
+                add_spare(zygote, selector)
+            elif not ready and zygote.channel is None and not zygote.children:
                 return
             for key, _ in ready:
                 if isinstance(key.data, Child):
-                    selector.unregister(key.fd)
-                    del zygote.children[key.data.request_id]
-                    tell(zygote, reap(key.data))
+                    hear(key.data, key.fd, zygote, selector)
                 elif key.fileobj is zygote.listener:
                     attach(zygote, zygote.listener.accept()[0], selector)
                 elif key.fileobj is zygote.channel and not listen(zygote, zygote.channel, selector):
@@ -181,7 +198,7 @@ def tell(zygote: Zygote, exit: dict[str, Any]) -> None:
 
 
 def handle(request: dict[str, Any], zygote: Zygote, selector: selectors.BaseSelector) -> bool:
-    """Carry out a request: `run` forks a worker, `kill` signals its whole process group; False for `stop`."""
+    """Carry out a request: `run` starts a worker, `kill` signals its whole process group; False for `stop`."""
     if request["op"] == "stop":
         return False
     if request["op"] == "kill":
@@ -189,28 +206,104 @@ def handle(request: dict[str, Any], zygote: Zygote, selector: selectors.BaseSele
             kill_group(found.pid, signal.Signals(request["signal"]))
         return True
     started = time.time()
-    blocked = importguard.blocked_modules(tuple(request["extras"])) if request.get("extras") is not None else None
+    guard = importguard.guard(tuple(request["extras"])) if request.get("extras") is not None else None
+    child = hand_to_spare(request, guard, zygote)
+    if child is None:
+        child = fork(zygote, selector, lambda teller: worker.work(request, guard, teller))
+    child.request_id = request["id"]
+    zygote.children[child.request_id] = child
+    zygote.lacking = zygote.most_spares - len(zygote.spares)
+    if zygote.channel is not None:
+        send(zygote.channel, {"id": child.request_id, "pid": child.pid, "started": started})
+    return True
+
+
+def hand_to_spare(request: dict[str, Any], guard: importguard.Guard | None, zygote: Zygote) -> Child | None:
+    """The spare that has waited longest, now at the request; None where there is none."""
+    hidden = None if guard is None else {"blocked": sorted(guard.blocked), "loaded": guard.loaded}
+    while zygote.spares:
+        child = zygote.spares.pop(0)
+        assert child.channel is not None
+        if send(child.channel, {"request": request, "hidden": hidden}):
+            return child
+        child.told = True  # it is dead, and nobody was to hear of it
+    return None
+
+
+def add_spare(zygote: Zygote, selector: selectors.BaseSelector) -> None:
+    """Fork one ahead."""
+    zygote.lacking -= 1
+    zygote.spares.append(fork(zygote, selector, lambda teller: worker.wait(teller, zygote.rehearsal)))
+
+
+def fork(zygote: Zygote, selector: selectors.BaseSelector, begin: Callable[[socket.socket | None], None]) -> Child:
+    """A child that begins like that, with its end of a channel to us, and never comes back."""
+    ours, theirs = (None, None) if zygote.lasting else socket.socketpair()
     # A signal for the worker that comes before it is ready for it waits, instead of meeting this process's handler.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+    signal.pthread_sigmask(signal.SIG_BLOCK, worker.BLOCKED)
     pid = os.fork()
     if pid == 0:
-        selector.close()
-        for held in (zygote.channel, zygote.listener):
-            if held is not None:
-                held.close()
-        for child in zygote.children.values():
-            os.close(child.pidfd)
-        become_worker(request, blocked, zygote.lasting)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
+        try:
+            leave_behind(zygote, selector, ours)
+            worker.settle(zygote.lasting)
+            begin(theirs)
+        except BaseException:  # noqa: BLE001  # the outermost frame of a worker
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, worker.BLOCKED)
+    if theirs is not None:
+        theirs.close()
     # Here and in the child, whoever is first: a kill that follows at once must find the group.
     with contextlib.suppress(PermissionError, ProcessLookupError):
         os.setpgid(pid, pid)
-    child = Child(request["id"], pid, os.pidfd_open(pid))
-    zygote.children[child.request_id] = child
+    child = Child(pid, os.pidfd_open(pid), ours)
     selector.register(child.pidfd, selectors.EVENT_READ, child)
-    if zygote.channel is not None:
-        send(zygote.channel, {"id": child.request_id, "pid": pid, "started": started})
-    return True
+    if child.channel is not None:
+        selector.register(child.channel, selectors.EVENT_READ, child)
+    return child
+
+
+def leave_behind(zygote: Zygote, selector: selectors.BaseSelector, ours: socket.socket | None) -> None:
+    """In the child: close what is the parent's alone."""
+    selector.close()
+    for held in (zygote.channel, zygote.listener, ours):
+        if held is not None:
+            held.close()
+    for child in (*zygote.children.values(), *zygote.spares):
+        os.close(child.pidfd)
+        if child.channel is not None:
+            child.channel.close()
+
+
+def hear(child: Child, descriptor: int, zygote: Zygote, selector: selectors.BaseSelector) -> None:
+    """A worker tells its end, or has ended."""
+    if child.channel is not None and (descriptor == child.channel.fileno() or child.pidfd == descriptor):
+        selector.unregister(child.channel)
+        line = b"" if descriptor == child.pidfd else receive(child.channel)
+        child.channel.close()
+        child.channel = None
+        if line:
+            child.told = True
+            tell(zygote, {"id": child.request_id, "pid": child.pid, **json.loads(line)})
+    if descriptor != child.pidfd:
+        return
+    selector.unregister(child.pidfd)
+    zygote.children.pop(child.request_id, None)
+    if child in zygote.spares:
+        zygote.spares.remove(child)
+        child.told = True
+    exit = reap(child)
+    if not child.told:
+        tell(zygote, exit)
+
+
+def receive(channel: socket.socket) -> bytes:
+    """The line that a worker leaves; empty where it has left none."""
+    try:
+        return channel.recv(1 << 12)
+    except ConnectionError:
+        return b""
 
 
 def reap(child: Child) -> dict[str, Any]:
@@ -225,109 +318,6 @@ def reap(child: Child) -> dict[str, Any]:
         "max_rss_kib": usage.ru_maxrss,
         "cpu_s": usage.ru_utime + usage.ru_stime,
     }
-
-
-def become_worker(request: dict[str, Any], blocked: frozenset[str] | None, lasting: bool) -> None:
-    """In the forked child: take on the request's surroundings, run its code, leave. Never returns."""
-    code = 1
-    try:
-        os.setpgid(0, 0)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
-        if not lasting:
-            die_with_parent(signal.SIGKILL)
-        redirect(request["log"])
-        os.chdir(request["cwd"])
-        os.environ.update(request.get("env", {}))
-        if blocked is not None:
-            importguard.install(blocked)
-        code = run(request, blocked or frozenset())
-    except BaseException:  # noqa: BLE001  # the outermost frame of a worker
-        traceback.print_exc()
-    finally:
-        finish(code)
-
-
-def run(request: dict[str, Any], blocked: frozenset[str]) -> int:
-    """Run what the request calls, with its argv; give the exit code, and leave the reason of a failure."""
-    sys.argv = [request["call"], *request.get("argv", [])]
-    try:
-        load(request["call"])()
-    except SystemExit as leaving:
-        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-        if code and isinstance(leaving.code, str):
-            print(leaving.code, file=sys.stderr)
-        cause = leaving.__cause__
-        if code:
-            report(request, f"{type(cause).__name__}: {cause}" if cause else f"exit status {leaving.code}")
-        return code
-    except BaseException as error:  # noqa: BLE001  # the outermost frame of a worker
-        traceback.print_exc()
-        hint = importguard.explain(error, blocked, request.get("image", ""))
-        report(request, f"{type(error).__name__}: {error}{hint}")
-        return 1
-    return 0
-
-
-def report(request: dict[str, Any], reason: str) -> None:
-    """Leave the reason of a failure where the request asked for it, if there is room."""
-    if path := request.get("report"):
-        with contextlib.suppress(OSError):
-            Path(path).write_text(reason, encoding="utf-8", errors="replace")
-
-
-def finish(code: int) -> None:
-    """Leave as an interpreter would (threads joined, exit functions run, streams flushed), but never unwind."""
-    with contextlib.suppress(BaseException):
-        threading._shutdown()  # type: ignore[attr-defined]
-    with contextlib.suppress(BaseException):
-        atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(BaseException):
-            stream.flush()
-    os._exit(code & 0xFF)
-
-
-def load(target: str) -> Callable[[], object]:
-    """The callable behind `module:function`; a bare `module` is run as `python -m module` would."""
-    module, _, function = target.partition(":")
-    if not function:
-        return functools.partial(runpy.run_module, module, run_name="__main__", alter_sys=True)
-    found: Callable[[], object] = getattr(importlib.import_module(module), function)
-    return found
-
-
-def redirect(log: str) -> None:
-    """Send stdout and stderr to `log`, unbuffered by line so that a crash loses nothing already printed."""
-    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    os.dup2(nothing, 0)
-    os.dup2(target, 1)
-    os.dup2(target, 2)
-    for name, descriptor in (("stdout", 1), ("stderr", 2)):
-        raw = open(descriptor, "wb", closefd=False)  # noqa: SIM115  # for as long as the process lives
-        setattr(sys, name, Log(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True))
-
-
-class Log(io.TextIOWrapper):
-    """A worker's output, in a file where a container's is in a pipe: a full disk costs lines, not the worker."""
-
-    def write(self, text: str, /) -> int:
-        """All of `text`, or nothing of it."""
-        with contextlib.suppress(OSError):
-            return super().write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        """As far as there is room."""
-        with contextlib.suppress(OSError):
-            super().flush()
-
-
-def die_with_parent(sig: signal.Signals) -> None:
-    """Ask the kernel for `sig` when the parent dies, so that a killed sandbox leaves nothing running."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(sig), 0, 0, 0)
 
 
 def kill_group(pid: int, sig: signal.Signals) -> None:

@@ -21,6 +21,9 @@ LIGHT_PRELOAD = (*BARE_PRELOAD, "pandas", "pyarrow.parquet", "fsspec", "jinja2")
 TORCH_PRELOAD = (*LIGHT_PRELOAD, "torch", "torch._dynamo", "safetensors.torch")
 _TORCH_EXTRAS = frozenset({"train", "serve", "drift"})
 _CALL = "kfp.dsl.executor_main:executor_main"
+_REHEARSAL = "sandbox.engine.rehearsal:rehearse"
+SPARES = 6
+"""Workers that wait ready, of each parent that is in use."""
 _VMSTAT = Path("/proc/vmstat")
 
 
@@ -54,7 +57,8 @@ def worker_env(threads: int) -> dict[str, str]:
 def parents(logs: Path, threads: int) -> Parents:
     """Parents for pipeline tasks."""
     log, env = logs / "workers.log", worker_env(threads)
-    return Parents(*(ForkServer(preload, log, env) for preload in (BARE_PRELOAD, LIGHT_PRELOAD, TORCH_PRELOAD)))
+    preloads = (BARE_PRELOAD, LIGHT_PRELOAD, TORCH_PRELOAD)
+    return Parents(*(ForkServer(one, log, env, spares=SPARES, rehearsal=_REHEARSAL) for one in preloads))
 
 
 async def begin(
