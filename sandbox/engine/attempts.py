@@ -112,7 +112,8 @@ class Attempts:
         """Wait, but no longer than until the run is stopped."""
         stopped = self._killing if exiting else self._cancelling
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stopped.wait(), seconds)
+            async with asyncio.timeout(seconds):  # wait_for loses a cancellation that comes with the end (Python 3.11)
+                await stopped.wait()
 
     async def _supervised(self, record: Task, work: Work) -> Values:
         """One attempt, in a task of its own so that it can be ended in whatever it is at."""
@@ -273,7 +274,8 @@ async def _stop(worker: Worker) -> None:
     """Ask a worker to end; make it where it does not within a few seconds."""
     worker.kill(signal.SIGTERM)
     try:
-        await asyncio.wait_for(worker.wait(), _KILL_AFTER_S)
+        async with asyncio.timeout(_KILL_AFTER_S):
+            await worker.wait()
     except TimeoutError:
         worker.kill(signal.SIGKILL)
 

@@ -1,6 +1,7 @@
 """How runs end: exit handlers, tasks that ignore failures, what goes on beside a failure, retries, termination."""
 
 # ruff: noqa: I002 -- kfp reads the types of components and pipelines from live annotations
+import asyncio
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from kfp import dsl
 
-from sandbox.engine.attempts import backoff_s
+from sandbox.engine.attempts import Attempts, backoff_s
 from sandbox.errors import Conflict
 from tests.engine import steps
 
@@ -307,3 +308,14 @@ def test_a_step_that_outlives_its_time_limit_fails(engine: Any, compiled: Any, t
     outcome = engine.run(compiled(pipeline), platform, path=str(tmp_path / "never"))
     assert outcome.run.state == "FAILED"
     assert "activeDeadlineSeconds" in outcome.run.error
+
+
+async def test_a_pause_that_ends_as_its_run_is_cancelled_ends_cancelled() -> None:
+    attempts = Attempts(None, None)  # type: ignore[arg-type]  # a pause asks neither
+    pause = asyncio.create_task(attempts._pause(60.0, exiting=False))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    attempts._cancelling.set()
+    pause.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pause

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,8 @@ async def test_a_worker_ends_what_it_began_and_not_what_its_parent_imported(tmp_
     work.mkdir()
     (modules / "warm_thing.py").write_text(_PRELOADED, encoding="utf-8")
     (modules / "one_step.py").write_text(_STEP, encoding="utf-8")
-    parent = ForkServer(["warm_thing"], tmp_path / "parent.log", {"PYTHONPATH": str(modules)})
+    path = os.pathsep.join([str(modules), *filter(None, [os.environ.get("PYTHONPATH")])])
+    parent = ForkServer(["warm_thing"], tmp_path / "parent.log", {"PYTHONPATH": path})
     try:
         await parent.start()
         worker = await parent.run(Job("one_step", [], work, tmp_path / "log"))
