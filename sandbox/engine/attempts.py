@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,31 @@ class Means:
     slots: asyncio.Semaphore
     fetched: Path
     env: Mapping[str, str]
+
+
+class Slot:
+    """One of the slots for running steps, held while in the context; lent to others while the step only waits."""
+
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots = slots
+        self._held = False
+
+    async def __aenter__(self) -> Slot:
+        await self._slots.acquire()
+        self._held = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._held:
+            self._slots.release()
+
+    @contextlib.asynccontextmanager
+    async def lent(self) -> AsyncIterator[None]:
+        """Others may have it meanwhile. After an error it is not taken back: who ends needs none."""
+        self._held = False
+        self._slots.release()
+        yield
+        await self.__aenter__()
 
 
 @dataclass(frozen=True)
@@ -87,12 +112,12 @@ class Attempts:
         policy = work.task.get("retryPolicy", {})
         allowed = int(policy.get("maxRetryCount", 0))
         for retry in range(allowed + 1):
-            async with self.means.slots:
+            async with Slot(self.means.slots) as slot:
                 if self.stopped(work.exiting):
                     break
                 record = self.records.save(dataclasses.replace(record, attempt=record.attempt + 1), "RUNNING")
                 try:
-                    outputs = await self._supervised(record, work)
+                    outputs = await self._supervised(record, work, slot)
                 except TaskFailed as error:
                     if self.stopped(work.exiting):
                         break
@@ -115,10 +140,10 @@ class Attempts:
             async with asyncio.timeout(seconds):  # wait_for loses a cancellation that comes with the end (Python 3.11)
                 await stopped.wait()
 
-    async def _supervised(self, record: Task, work: Work) -> Values:
+    async def _supervised(self, record: Task, work: Work, slot: Slot) -> Values:
         """One attempt, in a task of its own so that it can be ended in whatever it is at."""
         limit = platform.time_limit_s(self.records.run.platform_spec, work.found.get("executorLabel", ""))
-        attempt = asyncio.create_task(self._attempt(record, work))
+        attempt = asyncio.create_task(self._attempt(record, work, slot))
         self._running[attempt] = (None, work.exiting)
         try:
             done, _ = await asyncio.wait([attempt], timeout=limit)
@@ -136,7 +161,7 @@ class Attempts:
         finally:
             self._running.pop(attempt, None)
 
-    async def _attempt(self, record: Task, work: Work) -> Values:
+    async def _attempt(self, record: Task, work: Work, slot: Slot) -> Values:
         folder = self.records.task_folder(record)
         for leftover in _LEFTOVERS:
             _remove(folder / leftover)
@@ -157,7 +182,11 @@ class Attempts:
         container = fill_surroundings(work.executor["container"], inputs, facts)
         self._tell_once(record)
         if lightweight.is_lightweight(container, record.name):
-            await self._in_worker(record, lightweight.read(container, record.name), entered, folder, work.exiting)
+            light = lightweight.read(container, record.name)
+            if light.packages and not self.means.environments.ready(light):
+                async with slot.lent():
+                    await self.means.environments.make(light, folder / "log")
+            await self._in_worker(record, light, entered, folder, work.exiting)
         else:
             await self._in_container(record, container, entered, inputs.defaulted, planned)
         for name, written in values.custom_paths(folder).items():

@@ -14,7 +14,8 @@ import re
 import shutil
 import sys
 import sysconfig
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,9 @@ PRELOAD = ("kfp.dsl.executor_main",)
 _STAMP = "installed"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[^\]]*\])?")
 _WARM = 3  # parents kept when nobody uses them
+_MADE_AT_ONCE = 2
+MOST_DAYS = 30.0  # since its last use, an environment is kept
+MOST_BYTES = 10 * 2**30  # all together; beyond that those go that were not used for longest
 
 
 @dataclass
@@ -46,27 +50,55 @@ class Environments:
         self._log = log
         self._env = dict(env)
         self._known: dict[str, _Environment] = {}
+        self._making = asyncio.Semaphore(_MADE_AT_ONCE)
 
-    @contextlib.asynccontextmanager
-    async def parent(self, step: Lightweight, log: Path) -> AsyncIterator[ForkServer]:
-        """The warm parent of the step's environment, which is made where there is none: pip's output goes to `log`.
+    def ready(self, step: Lightweight) -> bool:
+        """Whether the step's environment is made."""
+        return (self.folder / key_of(step.packages, step.pip_options) / _STAMP).exists()
+
+    async def make(self, step: Lightweight, log: Path) -> None:
+        """Make the step's environment, where there is none, with pip's output in `log`; prune those nobody asks for.
 
         Raises TaskFailed where something does not install.
         """
+        async with self._use(step) as known, known.lock, self._making:
+            if await _make(known.folder, step, log):
+                used = {one.folder.name for one in self._known.values() if one.users}
+                for key in await asyncio.to_thread(outdated, self.folder, used, time.time()):
+                    await self._remove(key)
+
+    @contextlib.asynccontextmanager
+    async def parent(self, step: Lightweight, log: Path) -> AsyncIterator[ForkServer]:
+        """The warm parent of the step's environment, which is made where there is none, as by `make`."""
+        async with self._use(step) as known:
+            async with known.lock:
+                await _make(known.folder, step, log)
+                (known.folder / _STAMP).touch()  # the time of its last use
+                if known.parent is None:
+                    python = known.folder / "bin" / "python"
+                    known.parent = ForkServer(PRELOAD, self._log, self._env, python=python)
+            yield known.parent
+
+    @contextlib.asynccontextmanager
+    async def _use(self, step: Lightweight) -> AsyncIterator[_Environment]:
         key = key_of(step.packages, step.pip_options)
         known = self._known.setdefault(key, _Environment(self.folder / key))
         self._known[key] = self._known.pop(key)  # the one that was used last is the last
         known.users += 1
         try:
-            async with known.lock:
-                await _make(known.folder, step, log)
-                if known.parent is None:
-                    python = known.folder / "bin" / "python"
-                    known.parent = ForkServer(PRELOAD, self._log, self._env, python=python)
-            yield known.parent
+            yield known
         finally:
             known.users -= 1
             await self._cool_down()
+
+    async def _remove(self, key: str) -> None:
+        known = self._known.get(key)
+        if known is not None and known.users:
+            return
+        self._known.pop(key, None)
+        if known is not None and known.parent is not None:
+            await known.parent.stop()
+        await asyncio.to_thread(shutil.rmtree, self.folder / key, True)
 
     async def _cool_down(self) -> None:
         """End the parents that were not used for longest."""
@@ -95,10 +127,37 @@ def allowed(step: Lightweight, folder: Path) -> tuple[str, ...] | None:
     return (*step.extras, *(f"={name}" for name in names), f"@{_site(folder)}")
 
 
-async def _make(folder: Path, step: Lightweight, log: Path) -> None:
-    """Make the environment, unless it is there and whole; one that was left half-made is made again."""
+def outdated(folder: Path, used: Collection[str], now: float) -> list[str]:
+    """The environments in `folder` to remove: half-made, unused for long, and the oldest beyond the room for all."""
+    found: list[tuple[float, str]] = []
+    gone: list[str] = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name in used:
+            continue
+        try:
+            found.append(((path / _STAMP).stat().st_mtime, path.name))
+        except OSError:
+            gone.append(path.name)
+    room = MOST_BYTES - sum(_bytes(folder / name) for name in used)
+    for last_used, name in sorted(found, reverse=True):
+        room -= _bytes(folder / name)
+        if room < 0 or now - last_used > MOST_DAYS * 86_400:
+            gone.append(name)
+    return gone
+
+
+def _bytes(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += path.lstat().st_blocks * 512
+    return total
+
+
+async def _make(folder: Path, step: Lightweight, log: Path) -> bool:
+    """Make the environment, unless it is there and whole (False); one that was left half-made is made again."""
     if (folder / _STAMP).exists():
-        return
+        return False
     await asyncio.to_thread(shutil.rmtree, folder, True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -115,6 +174,7 @@ async def _make(folder: Path, step: Lightweight, log: Path) -> None:
             "see the step's log; where this machine has no network, put them into the step's image",
         )
     (folder / _STAMP).write_text("\n".join(step.packages), encoding="utf-8")
+    return True
 
 
 def _installer(folder: Path) -> list[str]:

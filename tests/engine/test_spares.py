@@ -1,4 +1,4 @@
-"""Workers that are forked ahead, and ends that are told early: each still takes one request, in a process of its own."""
+"""Workers forked ahead, and ends that are told early: each still takes one request, in a process of its own."""
 
 from __future__ import annotations
 
