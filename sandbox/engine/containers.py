@@ -21,13 +21,14 @@ from sandbox.engine.placeholders import TaskFailed
 from sandbox.errors import InvalidSpec, Unsupported
 
 RUNTIMES = ("podman", "docker")
-_ANSWER_S = 10.0
+_ANSWER_S = 30.0
 _ASK_AGAIN_S = 60.0
 _EXIT_CODES = {
     125: "the container could not be made",
     126: "its command cannot be executed",
     127: "its command was not found",
 }
+_answered: dict[str, str] = {}  # by PATH
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,17 @@ def check(container: Mapping[str, Any], where: str) -> None:
 
 
 def runtime() -> str | None:
-    """The path of the first of podman and docker that answers; asked at most once a minute."""
-    return _runtime(os.environ.get("PATH", ""), int(time.monotonic() / _ASK_AGAIN_S))
+    """The path of the first of podman and docker that answers; one that did is not asked again.
+
+    May take as long as they do: not for the loop that serves others.
+    """
+    path = os.environ.get("PATH", "")
+    if (known := _answered.get(path)) is not None and os.access(known, os.X_OK):
+        return known
+    found = _runtime(path, int(time.monotonic() / _ASK_AGAIN_S))
+    if found is not None:
+        _answered[path] = found
+    return found
 
 
 @lru_cache(maxsize=4)
@@ -90,7 +100,7 @@ def command_line(program: str, order: Order) -> list[str]:
 
 async def run(order: Order) -> None:
     """Run to the end; TaskFailed with how it ended. Cancelled, it takes the container with it."""
-    program = runtime()
+    program = await asyncio.to_thread(runtime)
     if program is None:
         raise TaskFailed("neither podman nor docker answers any more")
     await remove(program, order.name)  # one that an earlier sandbox left

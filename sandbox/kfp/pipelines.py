@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
@@ -15,7 +16,8 @@ from starlette.responses import Response
 from sandbox.documents import PipelineDocument, parse_pipeline, pipeline_of, unpack
 from sandbox.errors import InvalidSpec
 from sandbox.kfp import tags
-from sandbox.kfp.messages import NotOffered, apart, bounded, read_message, reply, text
+from sandbox.kfp.download import download
+from sandbox.kfp.messages import apart, bounded, message, read_message, reply, text
 from sandbox.kfp.service import Service
 from sandbox.kfp.shape import check_pipeline
 from sandbox.kfp.wire import pipeline_json, version_json
@@ -40,8 +42,6 @@ _VERSION_FIELDS = frozenset(
         "tags",
     }
 )
-
-_NO_DOWNLOAD = "The sandbox does not download pipelines"
 
 
 async def upload(service: Service, request: Request) -> Response:
@@ -84,8 +84,8 @@ async def _uploaded(request: Request) -> tuple[str, PipelineDocument]:
     return name, await asyncio.to_thread(_read, name, content)
 
 
-def _read(name: str, content: bytes) -> PipelineDocument:
-    document = parse_pipeline(unpack(name, content), "uploadfile")
+def _read(name: str, content: bytes, where: str = "uploadfile") -> PipelineDocument:
+    document = parse_pipeline(unpack(name, content), where)
     check_pipeline(document)
     return document
 
@@ -110,6 +110,11 @@ def _version_of(
 async def create(service: Service, request: Request) -> Response:
     """A pipeline without versions."""
     fields = await read_message(request, "pipeline", _PIPELINE_FIELDS)
+    return reply(pipeline_json(service.catalog.create_pipeline(*_named(fields))))
+
+
+def _named(fields: dict[str, Any]) -> tuple[str, str, str, str, dict[str, str]]:
+    """Name, display name, description, namespace and tags of a pipeline message. Raises InvalidSpec."""
     display_name = text(fields, "display_name", "pipeline", 128)
     name = text(fields, "name", "pipeline", 128) or display_name
     if not name:
@@ -117,8 +122,7 @@ async def create(service: Service, request: Request) -> Response:
     namespace = text(fields, "namespace", "pipeline", 63)
     description = text(fields, "description", "pipeline")
     given = tags.checked(fields.get("tags", {}), "pipeline.tags")
-    made = service.catalog.create_pipeline(name, display_name or name, description, namespace, given)
-    return reply(pipeline_json(made))
+    return name, display_name or name, description, namespace, given
 
 
 async def update(service: Service, request: Request) -> Response:
@@ -145,23 +149,54 @@ async def update_version(service: Service, request: Request) -> Response:
 
 
 async def create_with_version(service: Service, request: Request) -> Response:
-    raise NotOffered(_NO_DOWNLOAD, "Upload the file: kfp pipeline create FILE")
+    """A pipeline and its first version, which is at a URL."""
+    fields = await read_message(request, "body", {"pipeline", "pipeline_version"})
+    given = message(fields.get("pipeline", {}), "pipeline", _PIPELINE_FIELDS)
+    wanted = message(fields.get("pipeline_version", {}), "pipeline_version", _VERSION_FIELDS)
+    pipeline = _named(given)
+    version = await _from_url(wanted, "")
+    with service.store.database.transaction():
+        made = service.catalog.create_pipeline(*pipeline)
+        service.catalog.create_version(replace(version, pipeline_id=made.pipeline_id))
+    return reply(pipeline_json(made))
 
 
 async def create_version(service: Service, request: Request) -> Response:
-    """A version from the spec in the request; the real server takes it from a URL, which is not offered here."""
+    """A version from a URL, as with the real server, or from the spec in the request."""
     fields = await read_message(request, "pipeline_version", _VERSION_FIELDS)
+    pipeline_id = request.path_params["pipeline_id"]
     if "pipeline_spec" not in fields:
-        raise NotOffered("The sandbox does not download pipelines", "Upload the file: kfp pipeline create-version FILE")
-    document = pipeline_of(fields["pipeline_spec"], "pipeline_spec")
-    await apart(request, check_pipeline, document)
-    given = {name: text(fields, name, "pipeline_version") for name in ("name", "display_name", "description")}
-    version = _version_of(given, request.path_params["pipeline_id"], "", document)
+        service.catalog.pipeline(pipeline_id)
+        version = await _from_url(fields, pipeline_id)
+    else:
+        document = pipeline_of(fields["pipeline_spec"], "pipeline_spec")
+        await apart(request, check_pipeline, document)
+        version = _version_of(_texts(fields), pipeline_id, "", document)
     if not version.name:
         raise InvalidSpec("the version's name is empty", "pipeline_version.display_name")
     version = replace(version, tags=tags.checked(fields.get("tags", {}), "pipeline_version.tags"))
     service.catalog.create_version(version)
     return reply(version_json(version))
+
+
+async def _from_url(fields: dict[str, Any], pipeline_id: str) -> PipelineVersion:
+    """The version that lies at the `package_url` of a pipeline_version."""
+    package = message(fields.get("package_url", {}), "pipeline_version.package_url", {"pipeline_url"})
+    where = "pipeline_version.package_url.pipeline_url"
+    url = text(package, "pipeline_url", "pipeline_version.package_url", 4096)
+    if not url:
+        raise InvalidSpec("the URL is missing", where)
+    name, content = await download(url, where)
+    # What is no archive is text, whatever the URL ends with.
+    kind = "archive" if content.startswith((b"PK\x03\x04", b"\x1f\x8b")) else "pipeline.yaml"
+    return _version_of(_texts(fields), pipeline_id, name, await asyncio.to_thread(_read, kind, content, where))
+
+
+def _texts(fields: dict[str, Any]) -> dict[str, str]:
+    return {
+        name: text(fields, name, "pipeline_version")
+        for name in ("name", "display_name", "description", "code_source_url")
+    }
 
 
 async def listed(service: Service, request: Request) -> Response:

@@ -156,7 +156,7 @@ def test_an_upload_without_its_file_is_refused(http: httpx.Client) -> None:
         ("GET", "/nothing", 404),
         ("POST", "/runs/nowhere:explode", 405),
         ("PUT", "/runs", 405),
-        ("POST", "/pipelines/create", 501),
+        ("POST", "/pipelines/create", 400),
         ("POST", "/workflows", 501),
         ("POST", "/scheduledworkflows", 501),
         ("POST", "/visualizations/default", 501),
