@@ -30,6 +30,7 @@ _PR_SET_PDEATHSIG = 1
 BLOCKED = (signal.SIGINT, signal.SIGTERM)
 """Signals that wait until a worker is ready for them."""
 _OPEN = "/proc/self/fd"
+_GOES_FIRST = "500"
 _HARMLESS = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 
@@ -38,6 +39,8 @@ def settle(lasting: bool) -> None:
     os.setpgid(0, 0)
     if not lasting:
         die_with_parent(signal.SIGKILL)
+        with contextlib.suppress(OSError):  # where memory is lacking a step goes, not the parent of all of them
+            Path("/proc/self/oom_score_adj").write_text(_GOES_FIRST, encoding="ascii")
     # Python's own generator is seeded again at a fork; numpy's would give each worker the same numbers.
     if (numpy_random := sys.modules.get("numpy.random")) is not None:
         numpy_random.seed()

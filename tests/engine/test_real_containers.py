@@ -83,16 +83,12 @@ def test_parameters_and_artifacts_go_into_a_container_and_come_out(
     assert outcome.log("read").endswith("rows of a $(quoted) 'word'\n")
 
 
-@pytest.mark.parametrize(
-    ("script", "cause"),
-    [("echo last words; exit 7", "exit status 7"), ("echo last words; kill -9 $$", "killed by signal 9")],
-)
-def test_how_a_container_ended_is_told_and_its_log_is_whole(
-    engine: Any, compiled: Callable[[Any], dict[str, Any]], image: str, script: str, cause: str
+def test_a_container_that_fails_tells_its_exit_status_and_its_log_is_whole(
+    engine: Any, compiled: Callable[[Any], dict[str, Any]], image: str
 ) -> None:
     @dsl.container_component
     def fails():  # type: ignore[no-untyped-def]
-        return dsl.ContainerSpec(image=IMAGE, command=["sh", "-c", script])
+        return dsl.ContainerSpec(image=IMAGE, command=["sh", "-c", "echo last words; exit 7"])
 
     @dsl.pipeline(name="real-container-fails")
     def pipeline() -> None:
@@ -100,7 +96,7 @@ def test_how_a_container_ended_is_told_and_its_log_is_whole(
 
     outcome = engine.run(compiled(pipeline))
     assert (outcome.run.state, outcome.tasks["fails"].state) == ("FAILED", "FAILED")
-    assert cause in outcome.tasks["fails"].error
+    assert "exit status 7" in outcome.tasks["fails"].error
     assert "last words\n" in outcome.log("fails")
 
 
@@ -120,25 +116,33 @@ def test_an_image_that_is_not_there_fails_its_step_and_is_named(
     assert "nosuch" in outcome.tasks["nowhere"].error + outcome.log("nowhere")
 
 
-def test_a_terminated_run_takes_its_container_with_it(
-    engine: Any, compiled: Callable[[Any], dict[str, Any]], image: str
+@dsl.container_component
+def sleeps():  # type: ignore[no-untyped-def]
+    return dsl.ContainerSpec(image=IMAGE, command=["sh", "-c", "echo asleep; sleep 600"])
+
+
+@dsl.pipeline(name="real-container-sleeps")
+def sleeping() -> None:
+    sleeps()
+
+
+@pytest.mark.parametrize(("killed", "state"), [(True, "FAILED"), (False, "CANCELED")])
+def test_a_container_that_is_killed_says_so_and_one_of_a_terminated_run_goes_with_it(
+    engine: Any, compiled: Callable[[Any], dict[str, Any]], image: str, killed: bool, state: str
 ) -> None:
-    @dsl.container_component
-    def sleeps():  # type: ignore[no-untyped-def]
-        return dsl.ContainerSpec(image=IMAGE, command=["sh", "-c", "echo asleep; sleep 600"])
-
-    @dsl.pipeline(name="real-container-sleeps")
-    def pipeline() -> None:
-        sleeps()
-
-    run_id = engine.submit(compiled(pipeline))
-    engine.until(run_id, lambda outcome: "sleeps" in outcome.tasks and _logged(outcome, "asleep"))
-    engine.call(engine.engine.terminate(run_id))
-    outcome = engine.finish(run_id)
-    assert outcome.run.state == "CANCELED"
     program = containers.runtime()
     assert program is not None
-    assert outcome.tasks["sleeps"].task_id not in run(program, "ps", "--all", "--format", "{{.Names}}")
+    run_id = engine.submit(compiled(sleeping))
+    outcome = engine.until(run_id, lambda outcome: "sleeps" in outcome.tasks and _logged(outcome, "asleep"))
+    name = f"kanary-{outcome.tasks['sleeps'].task_id}"
+    if killed:
+        run(program, "kill", "--signal", "KILL", name)
+    else:
+        engine.call(engine.engine.terminate(run_id))
+    outcome = engine.finish(run_id)
+    assert outcome.run.state == state
+    assert not killed or "killed by signal 9" in outcome.tasks["sleeps"].error
+    assert name not in run(program, "ps", "--all", "--format", "{{.Names}}")
 
 
 def _logged(outcome: Any, text: str) -> bool:

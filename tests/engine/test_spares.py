@@ -152,6 +152,13 @@ async def test_what_a_step_held_is_free_when_its_end_is_told(parent: ForkServer,
             after.bind(("127.0.0.1", port))
 
 
+async def test_where_memory_lacks_the_kernel_takes_a_step_before_its_parent(parent: ForkServer, tmp_path: Path) -> None:
+    assert await job(parent, tmp_path, "leave_a_trace") == 0
+    (spare, *_) = await rehearsed(parent, 1 + _SPARES)
+    first, last = (int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in (spare.pid, parent.pid))
+    assert first > last
+
+
 @pytest.mark.parametrize("call", ["leave_a_child", "leave_a_thread"])
 async def test_a_step_that_leaves_something_running_has_ended_when_that_has(
     parent: ForkServer, tmp_path: Path, call: str
