@@ -14,7 +14,7 @@ import pytest
 
 from sandbox.errors import InvalidSpec
 from sandbox.kfp import download
-from sandbox.kfp.server import make_app
+from sandbox.kfp.api import make_app
 from tests.kfp_api.rig import SPEC, Stage
 
 VERSION = {"display_name": "v1", "description": "from afar"}

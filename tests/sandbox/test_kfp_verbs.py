@@ -35,7 +35,7 @@ def sources(row: Row) -> str:
     """The text of the tests that a row names."""
     found = ""
     for name in CODE.findall(row.tests):
-        for path in FILES.values():
+        for path in (path for paths in FILES.values() for path in paths):
             text = path.read_text(encoding="utf-8")
             if f"def {name}(" in text:
                 found += text.split(f"def {name}(")[1].split("\ndef ")[0]
