@@ -221,6 +221,17 @@ def test_a_platform_spec_is_kept_beside_the_pipeline(http: httpx.Client, package
     assert final(http, run["run_id"])["pipeline_spec"] == shown
 
 
+def test_a_run_is_cloned_from_what_is_shown_of_it(http: httpx.Client, spec: dict[str, Any]) -> None:
+    body = {"display_name": "r", "pipeline_spec": spec, "runtime_config": {"parameters": {"text": "cloned"}}}
+    shown = final(http, http.post("/runs", json=body).json()["run_id"])
+    kept = ("experiment_id", "pipeline_spec", "runtime_config", "service_account")
+    clone = {name: shown[name] for name in kept if name in shown} | {"display_name": "Clone of r"}
+    again = final(http, http.post("/runs", json=clone).json()["run_id"])
+    assert again["run_id"] != shown["run_id"]
+    for name in ("state", *kept):
+        assert again.get(name) == shown.get(name), name
+
+
 def test_names_are_taken_once(http: httpx.Client, package: str) -> None:
     for _ in range(2):
         files = {"uploadfile": ("p.yaml", Path(package).read_bytes())}
