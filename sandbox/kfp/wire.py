@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
 from sandbox.kfp.encoding import Encoded
@@ -26,6 +27,7 @@ Json = dict[str, Any]
 _NO_RUN_TIME = "1970-01-01T00:00:00Z"
 _NO_TASK_TIME = "0001-01-01T00:00:00Z"
 
+_NUMBERS = frozenset({bool, int, float})
 _CANCELLED = 1  # google.rpc.Code
 _INTERNAL = 13
 
@@ -56,7 +58,7 @@ def timestamp(seconds: float | None, missing: str = _NO_RUN_TIME) -> str:
 
 def _filled(fields: Json) -> Json:
     """Without empty texts, lists and objects, and what is None; numbers and false are no emptiness."""
-    return {name: value for name, value in fields.items() if value or isinstance(value, bool | int | float)}
+    return {name: value for name, value in fields.items() if value or value.__class__ in _NUMBERS}
 
 
 def _status(message: str, state: str = "FAILED") -> Json | None:
@@ -187,12 +189,13 @@ def run_summary(run: Run, task_count: int, release: Release) -> Json:
     return _filled(fields | _source(run))
 
 
-def _history(entries: Iterable[Json]) -> list[Json]:
+def _history(entries: Iterable[Json], names: Mapping[str, str] = MappingProxyType({})) -> list[Json]:
+    """What something went through; `names` are those of states that are shown under another one."""
     return [
         _filled(
             {
                 "update_time": timestamp(entry["update_time"]),
-                "state": entry["state"],
+                "state": names.get(entry["state"], entry["state"]),
                 "error": _status(entry.get("error", ""), entry["state"]),
             }
         )
@@ -250,10 +253,7 @@ def task_json(task: Task, children: Sequence[Task]) -> Json:
             "end_time": timestamp(task.finished_at, ""),
             "state": "CACHED" if task.cached else _TASK_STATES.get(task.state, task.state),
             "status_metadata": _filled({"message": task.error}),
-            "state_history": [
-                _filled({**entry, "state": _TASK_STATES.get(entry["state"], entry["state"])})
-                for entry in _history(task.state_history)
-            ],
+            "state_history": _history(task.state_history, _TASK_STATES),
             "type": _task_type(task),
             "type_attributes": _filled(
                 {
