@@ -29,6 +29,8 @@ from sandbox import importguard
 _PR_SET_PDEATHSIG = 1
 BLOCKED = (signal.SIGINT, signal.SIGTERM)
 """Signals that wait until a worker is ready for them."""
+READY = b"ready\n"
+"""What a spare says when it may be given a request."""
 _OPEN = "/proc/self/fd"
 _GOES_FIRST = "500"
 _HARMLESS = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
@@ -73,6 +75,7 @@ def wait(teller: socket.socket | None, rehearsal: str) -> None:
     assert teller is not None
     if rehearsal:
         rehearse(rehearsal)
+    teller.sendall(READY)
     received = b""
     while not received.endswith(b"\n"):
         chunk = teller.recv(1 << 20)

@@ -44,7 +44,7 @@ _ENDS = (
 
 @dataclass
 class Child:
-    """A forked worker that has not been reaped yet; a spare one has no request.
+    """A forked worker that has not been reaped yet; a spare one has no request, and is `ready` after its rehearsal.
 
     It tells its end through the `channel`, where it can, a moment before it ends; `told` says that it has.
     """
@@ -54,6 +54,7 @@ class Child:
     channel: socket.socket | None
     request_id: str = ""
     told: bool = False
+    ready: bool = False
 
 
 @dataclass
@@ -221,8 +222,8 @@ def handle(request: dict[str, Any], zygote: Zygote, selector: selectors.BaseSele
 def hand_to_spare(request: dict[str, Any], guard: importguard.Guard | None, zygote: Zygote) -> Child | None:
     """The spare that has waited longest, now at the request; None where there is none."""
     hidden = None if guard is None else {"blocked": sorted(guard.blocked), "loaded": guard.loaded}
-    while zygote.spares:
-        child = zygote.spares.pop(0)
+    for child in [spare for spare in zygote.spares if spare.ready]:
+        zygote.spares.remove(child)
         assert child.channel is not None
         if send(child.channel, {"request": request, "hidden": hidden}):
             return child
@@ -277,7 +278,15 @@ def leave_behind(zygote: Zygote, selector: selectors.BaseSelector, ours: socket.
 
 
 def hear(child: Child, descriptor: int, zygote: Zygote, selector: selectors.BaseSelector) -> None:
-    """A worker tells its end, or has ended."""
+    """A spare is ready, a worker tells its end, or has ended."""
+    if child in zygote.spares and descriptor != child.pidfd:
+        assert child.channel is not None
+        child.ready = receive(child.channel) == worker.READY
+        if not child.ready:  # it has ended, which its pidfd tells
+            selector.unregister(child.channel)
+            child.channel.close()
+            child.channel = None
+        return
     if child.channel is not None and (descriptor == child.channel.fileno() or child.pidfd == descriptor):
         selector.unregister(child.channel)
         line = b"" if descriptor == child.pidfd else receive(child.channel)

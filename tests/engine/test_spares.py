@@ -54,6 +54,8 @@ def draw():
 
 def rehearse():
     print("rehearsed", flush=True)
+    while os.path.exists(os.environ.get("HINDRANCE", "")):
+        time.sleep(0.01)
 """
 
 
@@ -63,7 +65,7 @@ async def parent(tmp_path: Path) -> AsyncIterator[ForkServer]:
     modules.mkdir()
     (modules / "spare_steps.py").write_text(_STEPS, encoding="utf-8")
     path = os.pathsep.join([str(modules), *filter(None, [os.environ.get("PYTHONPATH")])])
-    given = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    given = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "HINDRANCE": str(tmp_path / "hindrance")}
     server = ForkServer(
         ["spare_steps", "yaml", "numpy"],
         tmp_path / "parent.log",
@@ -140,6 +142,15 @@ async def test_a_spare_that_is_killed_costs_no_step(parent: ForkServer, tmp_path
     await until(lambda: processes(parent) == [])
     assert await job(parent, tmp_path, "leave_a_trace") == 0
     await rehearsed(parent, 1 + 2 * _SPARES)
+
+
+async def test_a_spare_that_is_not_ready_is_waited_for_by_no_step(parent: ForkServer, tmp_path: Path) -> None:
+    (tmp_path / "hindrance").touch()
+    assert await job(parent, tmp_path, "leave_a_trace") == 0
+    spares = {one.pid for one in await rehearsed(parent, 1 + _SPARES)}
+    assert await job(parent, tmp_path, "leave_a_trace") == 0
+    assert spares == {one.pid for one in processes(parent)}
+    (tmp_path / "hindrance").unlink()
 
 
 async def test_what_a_step_held_is_free_when_its_end_is_told(parent: ForkServer, tmp_path: Path) -> None:
