@@ -108,8 +108,12 @@ def main() -> int:
     try:
         serve(zygote, channel)
     finally:
-        for child in (*zygote.children.values(), *zygote.spares):
+        left = (*zygote.children.values(), *zygote.spares)
+        for child in left:
             kill_group(child.pid, signal.SIGKILL)
+        for child in left:  # nothing is left once this process has ended
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(child.pid, 0)
     return 0
 
 
