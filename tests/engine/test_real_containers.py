@@ -15,6 +15,8 @@ from kfp import dsl
 from sandbox.engine import containers
 
 IMAGE = "localhost/kanary-test/busybox:1"
+SECONDS = 240.0  # a runtime takes a second or two where nothing else runs, and half a minute where much does
+pytestmark = pytest.mark.timeout(600)
 
 
 def run(*command: str, given: bytes = b"") -> str:
@@ -73,7 +75,7 @@ def test_parameters_and_artifacts_go_into_a_container_and_come_out(
         second = read(data=first.outputs["data"], number=41).set_caching_options(False)
         together(text=first.outputs["out"], number=second.outputs["out"], data=first.outputs["data"])
 
-    outcome = engine.run(compiled(pipeline))
+    outcome = engine.finish(engine.submit(compiled(pipeline)), SECONDS)
     assert outcome.run.state == "SUCCEEDED", outcome.run.error
     assert outcome.output("together") == "A $(QUOTED) 'WORD' 42 rows of a $(quoted) 'word'"
     log = outcome.log("shouted")
@@ -94,7 +96,7 @@ def test_a_container_that_fails_tells_its_exit_status_and_its_log_is_whole(
     def pipeline() -> None:
         fails()
 
-    outcome = engine.run(compiled(pipeline))
+    outcome = engine.finish(engine.submit(compiled(pipeline)), SECONDS)
     assert (outcome.run.state, outcome.tasks["fails"].state) == ("FAILED", "FAILED")
     assert "exit status 7" in outcome.tasks["fails"].error
     assert "last words\n" in outcome.log("fails")
@@ -111,7 +113,7 @@ def test_an_image_that_is_not_there_fails_its_step_and_is_named(
     def pipeline() -> None:
         nowhere()
 
-    outcome = engine.run(compiled(pipeline))
+    outcome = engine.finish(engine.submit(compiled(pipeline)), SECONDS)
     assert outcome.run.state == "FAILED"
     assert "nosuch" in outcome.tasks["nowhere"].error + outcome.log("nowhere")
 
@@ -133,13 +135,13 @@ def test_a_container_that_is_killed_says_so_and_one_of_a_terminated_run_goes_wit
     program = containers.runtime()
     assert program is not None
     run_id = engine.submit(compiled(sleeping))
-    outcome = engine.until(run_id, lambda outcome: "sleeps" in outcome.tasks and _logged(outcome, "asleep"))
+    outcome = engine.until(run_id, lambda outcome: "sleeps" in outcome.tasks and _logged(outcome, "asleep"), SECONDS)
     name = f"kanary-{outcome.tasks['sleeps'].task_id}"
     if killed:
         run(program, "kill", "--signal", "KILL", name)
     else:
         engine.call(engine.engine.terminate(run_id))
-    outcome = engine.finish(run_id)
+    outcome = engine.finish(run_id, SECONDS)
     assert outcome.run.state == state
     assert not killed or "killed by signal 9" in outcome.tasks["sleeps"].error
     assert name not in run(program, "ps", "--all", "--format", "{{.Names}}")
