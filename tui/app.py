@@ -21,6 +21,7 @@ from kanary.errors import InputError
 from kanary.snapshot_hub import Connections, Hub, Scope
 from tui.actions import ACTIONS, BY_ID, PLACES, bindings, key_names
 from tui.actions import Action as Entry
+from tui.header import VIEWS
 from tui.look import DARK, LIGHT, THEMES, default_theme
 from tui.main import MainScreen
 from tui.view import OpenColumn, OpenRun, OpenService
@@ -74,20 +75,20 @@ class Monitor(App[None]):
     Toast { max-width: 70; }
     """
 
-    def __init__(self, config: Config, scope: Scope | None = None, theme: str = "") -> None:
+    def __init__(self, config: Config, scope: Scope | None = None, theme: str = "", view: str = "") -> None:
         super().__init__()
         self._connections = Connections(config)
         self.hub = Hub(self._connections, scope or Scope(config.namespace))
         self.hub.on_change = self._changed
         self._following: Worker[None] | None = None
-        self._theme = theme
+        self._theme, self._view = theme, view
         self._server = os.getppid() if os.environ.get(_DRIVER) else None
 
     def on_mount(self) -> None:
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         self.theme = self._theme or default_theme(os.environ)
-        self.push_screen(MainScreen(self.hub))
+        self.push_screen(MainScreen(self.hub, self._view))
         if self._server is not None:
             # Nobody could reach a monitor whose server is gone; it would go on asking the cluster.
             self.set_interval(1.0, lambda: self.exit() if os.getppid() != self._server else None)
@@ -188,6 +189,7 @@ def monitor(parser: argparse.ArgumentParser) -> Action:
         help="how often to ask servers while something moves (default: 2)",
     )
     parser.add_argument("-A", "--all-namespaces", action="store_true", help="services of all namespaces")
+    parser.add_argument("--view", choices=tuple(VIEWS), default="runs", help="the view to begin with (default: runs)")
     parser.add_argument("--theme", choices=THEMES, metavar="NAME", default="", help=f"one of {', '.join(THEMES)}")
     return _monitor
 
@@ -196,7 +198,7 @@ def _monitor(given: argparse.Namespace, config: Config) -> int:
     if not (os.environ.get(_DRIVER) or (os.isatty(0) and os.isatty(1))):
         raise InputError("The monitor needs a terminal.", "In a script, use `kanary runs`, `run` and `status`.")
     _log_to_file()
-    app = Monitor(config, Scope(config.namespace, given.all_namespaces, given.refresh), given.theme)
+    app = Monitor(config, Scope(config.namespace, given.all_namespaces, given.refresh), given.theme, given.view)
     app.run()
     return app.return_code or 0
 

@@ -33,9 +33,9 @@ class MainScreen(Screen[None]):
     MainScreen > ContentSwitcher { height: 1fr; }
     """
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, begin: str = "") -> None:
         super().__init__()
-        self._hub = hub
+        self._hub, self._begin = hub, begin
         first = RunsView(hub)
         self._views: dict[str, View[object]] = {"runs": first}  # type: ignore[dict-item]
         # Held, not queried: an answer may still come while the screen is being taken down.
@@ -54,6 +54,8 @@ class MainScreen(Screen[None]):
         self.call_after_refresh(lambda: self.run_worker(self._make_the_rest(), group="views"))
 
     async def _make_the_rest(self) -> None:
+        if self._begin in _LATER:
+            await self._show(self._begin)
         for name in _LATER:
             await self._make(name)
 

@@ -1,6 +1,6 @@
 """Runs the demo: the sandbox up, v1 trained and serving, broken data refused, v2 in canary, and back.
 
-Figures go to HOME/demo.json.
+Figures go to HOME/demo.json. On a terminal it ends in the monitor, with v3 in canary under live traffic.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from demo import canary, training
+from demo import canary, training, watching
 from demo.terminal import COMMAND, kanary, step, write_figures
 from kanary import config
 from kanary.errors import KanaryError
@@ -31,6 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave the sandbox running at the end")
     parser.add_argument("--stop", action="store_true", help="stop the sandbox at the end, on a terminal too")
+    parser.add_argument("--no-monitor", action="store_true", help="end with the figures, on a terminal too")
     options = parser.parse_args()
     if not sys.platform.startswith("linux"):
         raise KanaryError(f"The sandbox needs Linux (or WSL2); this is {sys.platform}.", "The monitor runs here, too.")
@@ -40,6 +41,8 @@ def main() -> int:
         figures = walk(home)
         figures["seconds"] = round(time.monotonic() - began, 2)
         write_figures(home / "demo.json", figures)
+        if not options.no_monitor and watching.possible(os.environ):
+            watching.watch(training.prepared(home))
     return 0
 
 
@@ -87,7 +90,8 @@ def sandbox(home: Path, stop: bool) -> Iterator[None]:
             step("Stop the sandbox")
             subprocess.run(kanary("down", home=home), check=True)
         else:
-            print(f"\nThe sandbox is left running. Look at it with:  make monitor   {COMMAND} status   {COMMAND} runs")
+            print(f"\nThe sandbox is left running, with the service {training.MODEL} and without traffic.")
+            print(f"Look at it with:  make monitor   {COMMAND} status   {COMMAND} runs")
             print("Stop it with:  make down")
 
 

@@ -25,14 +25,14 @@ _AFTER_S = 2.0
 
 
 @contextmanager
-def live_traffic(prepared: Prepared) -> Iterator[Traffic]:
+def live_traffic(prepared: Prepared, rate: float = RATE) -> Iterator[Traffic]:
     """Predictions of the example's rows through the gateway, for as long as the block lasts."""
     schema = dataschema.load(prepared.schema.read_text(encoding="utf-8"))
     rows = traffic_rows.read_rows(prepared.data, traffic_rows.from_schema(schema), schema.missing_values)
     base = service_url(MODEL, config.load({"home": str(prepared.home)}))
-    step(f"Live traffic: {RATE:g} predictions a second through the gateway")
+    step(f"Live traffic: {rate:g} predictions a second through the gateway")
     print(f"  {base}")
-    with Traffic(Plan(prediction_url(base, MODEL), rows.bodies, rate=RATE)) as traffic:
+    with Traffic(Plan(prediction_url(base, MODEL), rows.bodies, rate=rate)) as traffic:
         yield traffic
 
 

@@ -34,17 +34,23 @@ class Prepared:
 
 def prepare(home: Path) -> Prepared:
     """Write the example's data and compile the pipelines."""
-    folder = home / "demo"
-    make = [sys.executable, "-P", str(EXAMPLE / "make_data.py"), str(folder / "data"), "--broken"]
+    places = prepared(home)
+    make = [sys.executable, "-P", str(EXAMPLE / "make_data.py"), str(places.data.parent), "--broken"]
     subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
     step("Compile the pipelines")
-    compiled = folder / "pipelines"
-    subprocess.run([sys.executable, "-P", "-m", "pipelines.compile", "--out", str(compiled)], check=True)
+    compile_ = [sys.executable, "-P", "-m", "pipelines.compile", "--out", str(places.pipeline.parent)]
+    subprocess.run(compile_, check=True)
+    return places
+
+
+def prepared(home: Path) -> Prepared:
+    """Where that lies."""
+    data, compiled = home / "demo" / "data", home / "demo" / "pipelines"
     return Prepared(
         home,
-        folder / "data" / "breast_cancer.csv",
-        folder / "data" / "breast_cancer_broken.csv",
-        folder / "data" / "schema.json",
+        data / "breast_cancer.csv",
+        data / "breast_cancer_broken.csv",
+        data / "schema.json",
         compiled / "training.yaml",
     )
 

@@ -62,6 +62,15 @@ async def test_services_are_listed_with_what_needs_a_person_first(
         assert "2 canaries out" in picture(pilot)
 
 
+async def test_the_monitor_begins_with_the_view_that_is_asked_for(space: Namespace, tmp_path: Path) -> None:
+    space.put("churn")
+    given = rig.settings(tmp_path, space.settings | {"kfp_endpoint": "http://127.0.0.1:9"})
+    async with Monitor(given, theme="kanary", view="services").run_test(size=SIZE, notifications=True) as pilot:
+        await until(pilot, loaded(pilot, TABLE))
+        assert column(pilot, TABLE) == ["churn"]
+        assert pilot.app.focused is table(pilot, TABLE)
+
+
 async def test_a_change_is_seen_without_asking(make: Callable[..., Monitor], space: Namespace) -> None:
     space.put("churn", 20)
     async with make().run_test(size=SIZE, notifications=True) as pilot:
