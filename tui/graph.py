@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 Spans = tuple[tuple[str, str], ...]
 _EIGHTHS = "▁▂▃▄▅▆▇█"
@@ -41,6 +41,24 @@ def sparkline(values: Sequence[float | None], width: int, top: float | None = No
     return drawn.rjust(width)
 
 
+def interval_bar(low: float, middle: float, high: float, margin: float | None, width: int, style: str) -> Spans:
+    """An interval around zero, which stands in the middle of the bar: `├──●──┤`, zero as `│`, the margin as `┊`."""
+    reach = 1.05 * max(abs(low), abs(high), abs(margin or 0.0), 1e-9)
+
+    def place(value: float) -> int:
+        return min(width - 1, max(0, round((value + reach) / (2 * reach) * (width - 1))))
+
+    cells = [("·", "dim")] * width
+    for at in range(place(low), place(high) + 1):
+        cells[at] = ("─", style)
+    cells[place(low)], cells[place(high)] = ("├", style), ("┤", style)
+    cells[width // 2] = ("┼" if place(low) < width // 2 < place(high) else "│", "")
+    if margin is not None:
+        cells[place(margin)] = ("┊", "bold warn")
+    cells[place(middle)] = ("●", style)
+    return _merged(cells)
+
+
 def chart(
     courses: Mapping[str, Sequence[float | None]], width: int, height: int, points: int, top: float | None = None
 ) -> list[Spans]:
@@ -68,7 +86,7 @@ def chart(
                 bits, _ = cells[y // 4][x // 2]
                 cells[y // 4][x // 2] = (bits | _DOTS[y % 4][x % 2], style)
             before = level
-    return [_merged(row) for row in cells]
+    return [_merged((chr(0x2800 + bits) if bits else " ", style) for bits, style in row) for row in cells]
 
 
 def _stretched(values: Sequence[float | None], factor: float) -> list[float | None]:
@@ -87,10 +105,10 @@ def _stretched(values: Sequence[float | None], factor: float) -> list[float | No
     return found
 
 
-def _merged(row: Sequence[tuple[int, str]]) -> Spans:
+def _merged(cells: Iterable[tuple[str, str]]) -> Spans:
+    """Neighbours of one style as one span."""
     spans: list[tuple[str, str]] = []
-    for bits, style in row:
-        text = chr(0x2800 + bits) if bits else " "
+    for text, style in cells:
         if spans and spans[-1][1] == style:
             spans[-1] = (spans[-1][0] + text, style)
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -15,173 +14,29 @@ from textual.containers import VerticalScroll
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Footer
 
-from kanary import release
 from kanary.release import Release
 from kanary.snapshot import Snapshot, poll
 from kanary.snapshot_hub import ALERTS, EVENTS, METRICS, SERVICES, Hub
-from kanary.snapshot_metrics import POINTS, Course, Metrics, Point
 from kanary.snapshot_services import Service
 from kanary.snapshot_timeline import Entry, of_service, timeline
-from kanary.text import duration, latency, one_line, percent, plain, rate
+from kanary.text import one_line, plain
 from tui.actions import bindings
 from tui.entries import entry_row
-from tui.graph import chart, share_bar
 from tui.header import Header
 from tui.log_pane import LogPane, Tail
-from tui.look import Spans, clock_time, state_sign, styled, styles
-from tui.service_acts import ServiceActs, rollout_lines, short
+from tui.look import Spans, styled, styles
+from tui.service_acts import ServiceActs
+from tui.service_charts import charts
+from tui.service_facts import HISTORY, REVISIONS, TIMELINE, as_yaml, facts, history_rows, revision_rows
+from tui.service_words import short
 from tui.still import StillText
-from tui.table import Cell, Column, KeyedTable, Row
+from tui.table import KeyedTable, Row
 
-REVISIONS = (
-    Column("revision", "REVISION", 0),
-    Column("role", "ROLE", 7),
-    Column("version", "VERSION", 16),
-    Column("bar", "", 16, at=108),
-    Column("share", "SHARE", 6, right=True),
-    Column("ready", "READY", 5),
-    Column("requests", "REQ/S", 6, right=True),
-    Column("errors", "ERRORS", 7, right=True),
-    Column("p50", "P50", 7, at=90, right=True),
-    Column("p99", "P99", 7, right=True),
-)
-HISTORY = (
-    Column("when", "WHEN", 11),
-    Column("version", "VERSION", 16),
-    Column("verdict", "VERDICT", 12),
-    Column("revision", "REVISION", 10),
-    Column("who", "WHO", 12),
-    Column("why", "WHY", 0),
-)
-TIMELINE = (Column("when", "WHEN", 11), Column("kind", "KIND", 9), Column("text", "WHAT", 0))
 _PANES = ("charts", "history", "events", "log", "yaml")
 _TITLES = {"charts": "Charts", "history": "History", "events": "Events", "log": "Server log", "yaml": "YAML"}
-_VERDICTS = {
-    release.PROMOTED: "good",
-    release.FOUND: "",
-    release.ROLLED_BACK: "warn",
-    release.FAILED: "bad",
-    release.CANARY: "canary",
-}
 _SERVICE_LABEL, _CONTAINER = "serving.kserve.io/inferenceservice", "kserve-container"
 _TAIL = 2000  # lines of a server's log that are read at first
 _PODS = 5.0  # seconds between two looks for the model servers' pods
-
-
-def facts(service: Service | None, now: datetime) -> list[Spans]:
-    """What it is and how it stands, in words."""
-    if service is None:
-        return [[("The service is gone.", "bold warn")]]
-    status = service.status
-    sign, style = state_sign(service.situation)
-    asked = "" if status.requested is None else f"   asked {status.requested} %, effective {status.effective} %"
-    since = service.canary_since
-    out = f"   out for {duration((now - since).total_seconds())}" if since else ""
-    lines: list[Spans] = [
-        [(f"{status.namespace}/{status.name}", "bold"), (f"   {status.mode}   {one_line(status.url)}", "dim")],
-        [(f"{sign} {service.situation}", style), (asked, ""), (out, "canary")],
-    ]
-    if status.act:
-        lines.append([("last act  ", "dim"), (f"{one_line(status.act)}, {one_line(status.since)}", "")])
-    lines += rollout_lines(service)
-    problems = [service.problem, status.failure, *status.notes]
-    return lines + [[(f"! {one_line(text)}", "warn")] for text in problems if text]
-
-
-def revision_rows(service: Service, metrics: Metrics | None) -> dict[str, Row]:
-    """Its revisions: those with traffic or a part to play."""
-    status = service.status
-    found: dict[str, Row] = {}
-    courses: Mapping[str, Course] = metrics.courses if metrics else {}
-    for revision in status.revisions:
-        course = courses.get(f"{status.namespace}/{revision.name}")
-        now = course.now if course else None
-        role = revision.role or "–"
-        style = revision.role if revision.role in ("stable", "canary") else "dim"
-        found[revision.name] = (
-            Cell(short(status, revision.name)),
-            Cell(role, style),
-            Cell(revision.version or "?"),
-            Cell("", spans=share_bar([(revision.percent, style)], 16)),
-            Cell(f"{revision.percent} %", "bold"),
-            Cell("✓ yes", "good") if revision.ready else Cell("✗ no", "bad"),
-            Cell(rate(now.requests) if now else "–"),
-            Cell(percent(now.errors) if now else "–", "bold bad" if now and now.errors and now.errors > 0.05 else ""),
-            Cell(latency(now.p50) if now else "–", "dim"),
-            Cell(latency(now.p99) if now else "–"),
-        )
-    return found
-
-
-def history_rows(service: Service, now: datetime) -> dict[str, Row]:
-    """Its releases, the newest first, as Kanary has recorded them."""
-    from kanary.snapshot_services import moment
-
-    found: dict[str, Row] = {}
-    for index, entry in reversed(list(enumerate(service.state.history))):
-        denied = release.denial(service.state, entry.digest)
-        verdict = f"{entry.verdict}{', denied' if denied else ''}"
-        found[str(index)] = (
-            Cell(clock_time(moment(entry.when), now), "dim"),
-            Cell(entry.version or entry.digest),
-            Cell(verdict, _VERDICTS.get(entry.verdict, "")),
-            Cell(short(service.status, entry.revision)),
-            Cell(entry.who, "dim"),
-            Cell(entry.why, "dim"),
-        )
-    return found
-
-
-def charts(service: Service, metrics: Metrics | None, width: int, height: int) -> list[Spans]:
-    """Canary against stable: requests, errors and the 99th percentile, side by side, as far back as is known."""
-    if metrics is None or metrics.profile is None:
-        return [[(metrics.note if metrics else "No metrics yet.", "dim")]]
-    status = service.status
-    courses = {
-        role: metrics.courses.get(f"{status.namespace}/{name}")
-        for role, name in (("stable", status.stable or status.created), ("canary", status.canary))
-        if name
-    }
-    known = {role: course.points for role, course in courses.items() if course}
-    if not known:
-        return [[(f"No request to it was counted yet by {metrics.profile.counter}.", "dim")]]
-    each = max(16, (width - 4) // 3)
-    panels = (
-        ("requests/s", lambda p: p.requests, rate, None),
-        ("errors", lambda p: p.errors, percent, 0.01),
-        ("p99", lambda p: p.p99, latency, None),
-    )
-    drawn = [_panel(title, known, value, words, top, each, height) for title, value, words, top in panels]
-    lines: list[Spans] = [[part for panel in drawn for part in (*panel[row], ("  ", ""))] for row in range(height + 1)]
-    points = max(len(p) for p in known.values())
-    newest, oldest = max(p[-1].at for p in known.values()), min(p[0].at for p in known.values())
-    legend: Spans = (
-        (("█ stable  ", "stable"), ("▒ canary  ", "canary")) if "canary" in known else (("█ stable  ", "stable"),)
-    )
-    counted = f"rates over {metrics.window:.0f} s, from {metrics.profile.counter}"
-    span = f"{duration(newest - oldest)}, {points} points, {counted}"
-    return [*lines, (*legend, (span, "dim"))]
-
-
-def _panel(
-    title: str,
-    known: Mapping[str, Sequence[Point]],
-    value: Any,
-    words: Any,
-    top: float | None,
-    width: int,
-    height: int,
-) -> list[Spans]:
-    """A title line with the newest numbers, and the chart below it, `width` wide."""
-    head: list[tuple[str, str]] = [(f"{title} ", "bold")]
-    for role, points in known.items():
-        head.append((f"{words(value(points[-1]))} ", role))
-    length = sum(len(text) for text, _ in head)
-    head.append((" " * max(0, width - length), ""))
-    body = chart(
-        {role: [value(point) for point in points] for role, points in known.items()}, width, height, POINTS, top
-    )
-    return [tuple(head), *body]
 
 
 class ServiceScreen(Screen[None], ServiceActs):
@@ -198,7 +53,7 @@ class ServiceScreen(Screen[None], ServiceActs):
     ServiceScreen.stale > #revisions { opacity: 55%; }
     ServiceScreen VerticalScroll { height: 1fr; padding: 0 1; }
     ServiceScreen VerticalScroll > Static { height: auto; }
-    ServiceScreen #charts { text-wrap: nowrap; padding: 0 1; height: 1fr; }
+    ServiceScreen #charts { text-wrap: nowrap; text-overflow: ellipsis; padding: 0 1; height: 1fr; }
     """
 
     def __init__(self, hub: Hub, key: str) -> None:
@@ -294,7 +149,7 @@ class ServiceScreen(Screen[None], ServiceActs):
         pane = self._panes.current
         if pane == "charts":
             size = self._panes.size
-            lines = charts(service, self.hub.metrics.value, size.width - 2, max(3, min(20, size.height - 3)))
+            lines = charts(service, self.hub.metrics.value, size.width - 2, size.height)
             self._charts.tell(self._styled(lines))
         elif pane == "history":
             self._history = history_rows(service, now)
@@ -406,14 +261,6 @@ class ServiceScreen(Screen[None], ServiceActs):
     def act_copy(self) -> None:
         self.app.copy_to_clipboard(self._key)
         self.notify(f"Copied: {self._key}", markup=False, timeout=3)
-
-
-def as_yaml(document: Mapping[str, Any]) -> str:
-    """An object for a person: as YAML, without the bookkeeping of who set which field."""
-    import yaml
-
-    metadata = {key: value for key, value in (document.get("metadata") or {}).items() if key != "managedFields"}
-    return yaml.safe_dump(json.loads(json.dumps(dict(document) | {"metadata": metadata})), sort_keys=False, width=110)
 
 
 def _serves(pod: Mapping[str, Any], revision: str) -> bool:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kanary.text import latency, percent, rate
-from tui.graph import chart, share_bar, sparkline
+from tui.graph import chart, interval_bar, share_bar, sparkline
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,18 @@ def test_numbers_are_as_short_as_they_can_be() -> None:
     assert [rate(v) for v in (None, 0, 0.421, 8.14, 123.4, 12_345)] == ["–", "0", "0.42", "8.1", "123", "12k"]
     assert [percent(v) for v in (None, 0, 0.0004, 0.0042, 0.25)] == ["–", "0 %", "0.04 %", "0.4 %", "25 %"]
     assert [latency(v) for v in (None, 0.0008, 0.012, 1.25)] == ["–", "0.8 ms", "12 ms", "1.2 s"]
+
+
+@pytest.mark.parametrize(
+    ("interval", "drawn"),
+    [
+        ((-0.01, 0.01, 0.03, 0.02), "·····├─┼──●──┊──┤"),
+        ((0.01, 0.02, 0.04, None), "········│·├─●───┤"),
+        ((0.0, 0.0, 0.0, None), "········●········"),
+    ],
+)
+def test_an_interval_stands_around_zero_with_its_margin(
+    interval: tuple[float, float, float, float | None], drawn: str
+) -> None:
+    low, middle, high, margin = interval
+    assert "".join(text for text, _ in interval_bar(low, middle, high, margin, 17, "info")) == drawn
