@@ -116,10 +116,13 @@ def proxied(namespace: str, service: str) -> str:
     return f"{_path('/api/v1', namespace, 'services', '')}/{quote(service, safe=':')}/proxy"
 
 
-def log(namespace: str, pod: str, *, container: str = "", tail: int = 0, follow: bool = False) -> Request:
-    """The request whose body is a pod's log, the newest `tail` lines of it, or all."""
+def log(
+    namespace: str, pod: str, *, container: str = "", tail: int = 0, follow: bool = False, times: bool = False
+) -> Request:
+    """The request whose body is a pod's log, the newest `tail` lines of it, or all; `times`: each after its time."""
     params = {"container": container} if container else {}
     params |= {"tailLines": str(tail)} if tail else {}
+    params |= {"timestamps": "true"} if times else {}
     params |= {"follow": "true"} if follow else {}
     return Request("GET", f"{pods(namespace, pod)}/log", params)
 

@@ -5,6 +5,7 @@ Pure; the interval of what is shown is for looking, no verdict: it holds for one
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,8 +51,8 @@ def judged(record: Record | None, canary: str) -> tuple[Gap, ...]:
 def shown(canary: Sequence[Point], stable: Sequence[Point]) -> Gap | None:
     """Of failures, over the moments that both courses hold; None where one of them had no request.
 
-    Newcombe's interval (1998, method 10: from the two Wilson score intervals). A point's rate is taken to hold until the
-    next point.
+    Newcombe's interval (1998, method 10: from the two Wilson score intervals). A point's rate is taken to hold until
+    the next point.
     """
     moments = {point.at for point in canary} & {point.at for point in stable}
     n, x = _counts(point for point in canary if point.at in moments)
@@ -68,7 +69,7 @@ def shown(canary: Sequence[Point], stable: Sequence[Point]) -> Gap | None:
 def _counts(points: Iterable[Point]) -> tuple[float, float]:
     """Requests, and failed ones, of a course."""
     ordered = sorted(points, key=lambda point: point.at)
-    spans = [after.at - before.at for before, after in zip(ordered, ordered[1:], strict=False)]
+    spans = [after.at - before.at for before, after in itertools.pairwise(ordered)]
     requests = failed = 0.0
     for point, span in zip(ordered, spans, strict=False):
         requests += point.requests * span

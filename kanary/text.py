@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movements
@@ -28,6 +29,18 @@ def one_line(text: str) -> str:
 def log_lines(text: str) -> list[str]:
     """The lines of a log as a terminal would leave them: harmless, and only the last state of a progress bar."""
     return [plain(line.rstrip("\r").rpartition("\r")[2]).expandtabs() for line in text.split("\n")]
+
+
+def timed(line: str) -> tuple[datetime | None, str]:
+    """When a line was written, and the line, where its server put the time before it (RFC 3339); else the line."""
+    head, _, rest = line.partition(" ")
+    if len(head) < 20 or not head[0].isdigit() or head[10] != "T":
+        return None, line
+    try:
+        moment = datetime.fromisoformat(head)
+    except ValueError:
+        return None, line
+    return (moment, rest) if moment.tzinfo else (None, line)
 
 
 def duration(seconds: float | None) -> str:

@@ -92,6 +92,7 @@ ACTIONS = (
     Action("log.next_match", "n", "Next", "next match", footer=False),
     Action("log.previous_match", "N", "Previous", "match before", footer=False),
     Action("log.wrap", "w", "Wrap", "wrap long lines, or cut them", footer=False),
+    Action("log.times", "t", "Times", "show when each line was written (~: when it came here), or not", footer=False),
     Action("log.save", "s", "Save", "save the log to a file in the working folder"),
     Action("log.line_down", "j,down", "Down", "one line down", footer=False),
     Action("log.line_up", "k,up", "Up", "one line up", footer=False),

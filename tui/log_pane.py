@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from textual import on
@@ -15,10 +16,12 @@ from textual.widgets import Input, Static
 
 from kanary import kfp
 from kanary.errors import KanaryError
-from kanary.text import log_lines, one_line, shortened
+from kanary.text import log_lines, one_line, shortened, timed
 from tui.log_view import LogView
+from tui.look import clock_time
 
 _KEPT_LINES = 20_000
+_FIRST = 1.5  # seconds after its opening in which lines may have been there before
 _REREAD = 1.0  # seconds before a log is read again where the server ended its answer too early
 
 
@@ -27,7 +30,8 @@ class Tail:
     """A log to read. `key` says whose it is; `open(follow)` reads it; `over()`: nothing more comes.
 
     It is read from its start each time, unless it is `partial`: then only its end is, and what it gives when it is read
-    again takes the place of what it gave before. `missing` says why there is none to read.
+    again takes the place of what it gave before. `missing` says why there is none to read. `timed`: each line comes
+    after its time.
     """
 
     key: str
@@ -36,6 +40,7 @@ class Tail:
     over: Callable[[], bool] = lambda: True
     missing: str = ""
     partial: bool = False
+    timed: bool = False
 
 
 class LogPane(Vertical):
@@ -53,6 +58,7 @@ class LogPane(Vertical):
         super().__init__(id=id)
         self._tail: Tail | None = None
         self._note = ""
+        self._opened = 0.0  # when its reading began
         # Held, not queried: a piece of log may still come while the screen is being taken down.
         self._title = Static("Log", classes="log-title", markup=False)
         self.view = LogView(max_lines=_KEPT_LINES)
@@ -90,6 +96,8 @@ class LogPane(Vertical):
         parts = [f"Log of {one_line(self._tail.name)}" if self._tail else "Log"]
         parts += [] if view.follow else ["(not followed: f follows)"]
         parts += ["wrapped"] if view.wrap else []
+        if view.times and view.lines and not any(view.stamps):
+            parts.append("(the server tells no times)")
         if view.pattern:
             found = view.matches
             at = found.index(view.match) + 1 if view.match in found else 0
@@ -134,13 +142,14 @@ class LogPane(Vertical):
             return
         position = kfp.LogTail()
         rest = ""
+        self._opened = time.monotonic()
         while True:
             current = self._tail
             over = current is None or current.over()
             again = tail.partial and self.view.line_count > 0
             try:
                 if tail.partial:
-                    position, rest = kfp.LogTail(), ""
+                    position, rest, self._opened = kfp.LogTail(), "", time.monotonic()
                 position.restart()
                 async for piece in await tail.open(not over):
                     if again:
@@ -162,7 +171,7 @@ class LogPane(Vertical):
         """Shows the whole lines of `text` and gives the rest."""
         whole, newline, rest = text.rpartition("\n")
         if newline:
-            self.view.write_lines(log_lines(whole))
+            self._write_lines(whole)
         if not rest:
             if self._note:
                 self._say("")
@@ -170,5 +179,27 @@ class LogPane(Vertical):
         # A progress bar writes no newline for minutes: its last state stands beside the title. The last character
         # may be half of a line's end.
         rest = rest[:-1].rpartition("\r")[2] + rest[-1]
-        self._say(shortened(log_lines(rest)[0].strip(), 50))
+        shown = timed(rest)[1] if self._tail is not None and self._tail.timed else rest
+        self._say(shortened(log_lines(shown)[0].strip(), 50))
         return rest
+
+    def _write_lines(self, text: str) -> None:
+        """Whole lines, each with its time: the server's, else when it came, if it was not there from the start."""
+        now = datetime.now(UTC)
+        came = f"~{clock_time(now, now)}" if time.monotonic() - self._opened > _FIRST else ""
+        if self._tail is None or not self._tail.timed:
+            lines = log_lines(text)
+            self.view.write_lines(lines, [came] * len(lines))
+            return
+        read = [timed(line) for line in text.split("\n")]
+        lines = [log_lines(line)[0] for _, line in read]
+        self.view.write_lines(lines, [stamp(moment, now) or came for moment, _ in read])
+
+
+def stamp(moment: datetime | None, now: datetime) -> str:
+    """When a line was written: with milliseconds today, else by day and minute."""
+    if moment is None:
+        return ""
+    local = moment.astimezone()
+    today = local.date() == now.astimezone().date()
+    return f"{local:%H:%M:%S}.{local.microsecond // 1000:03d}" if today else clock_time(moment, now)

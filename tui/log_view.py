@@ -19,6 +19,8 @@ from textual.strip import Strip
 
 from tui.actions import bindings
 
+_STAMP = 13  # characters of a time: `07:31:08.123`, `~07:31:08`, `11-21 07:31`
+
 
 class LogView(ScrollView, can_focus=True):
     """At most `max_lines` lines; the oldest go first."""
@@ -47,8 +49,10 @@ class LogView(ScrollView, can_focus=True):
         self._max_lines = max_lines
         self.lines: list[str] = []
         self._drawn: list[tuple[int, str]] = []  # (line, piece), where wrapped
+        self.stamps: list[str] = []  # when each line was written, as it is shown; empty where nobody knows
         self.follow = True
         self.wrap = False
+        self.times = False
         self.pattern = ""
         self.match = -1  # the line of the current match
         self._widest = 0
@@ -64,14 +68,16 @@ class LogView(ScrollView, can_focus=True):
         return [index for index, line in enumerate(self.lines) if text in line.casefold()] if text else []
 
     def clear(self) -> None:
-        self.lines, self._drawn, self._widest, self.match, self.follow = [], [], 0, -1, True
+        self.lines, self.stamps, self._drawn, self._widest, self.match, self.follow = [], [], [], 0, -1, True
         self._measure()
 
-    def write_lines(self, lines: Sequence[str]) -> None:
+    def write_lines(self, lines: Sequence[str], stamps: Sequence[str] = ()) -> None:
+        """Adds lines, each with when it was written, or none with any."""
         self.lines.extend(lines)
+        self.stamps.extend(stamps or [""] * len(lines))
         over = len(self.lines) - self._max_lines
         if over > 0:
-            del self.lines[:over]
+            del self.lines[:over], self.stamps[:over]
             self.match = max(-1, self.match - over)
             self._fold()
         elif self.wrap:
@@ -94,7 +100,7 @@ class LogView(ScrollView, can_focus=True):
         path = folder / f"kanary-{safe[:80]}-{now:%Y%m%d-%H%M%S}.log"
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            beside.write_text("".join(f"{line}\n" for line in self.lines), encoding="utf-8")
+            beside.write_text("".join(f"{self._text(i)}\n" for i in range(len(self.lines))), encoding="utf-8")
             os.replace(beside, path)
         finally:
             beside.unlink(missing_ok=True)
@@ -109,6 +115,12 @@ class LogView(ScrollView, can_focus=True):
 
     def action_wrap(self) -> None:
         self.wrap = not self.wrap
+        self._fold()
+        self._measure()
+        self.post_message(self.Changed())
+
+    def action_times(self) -> None:
+        self.times = not self.times
         self._fold()
         self._measure()
         self.post_message(self.Changed())
@@ -182,6 +194,10 @@ class LogView(ScrollView, can_focus=True):
 
     # ---- drawing
 
+    def _text(self, index: int) -> str:
+        """A line as it is shown and saved: after its time, where times are wanted."""
+        return f"{self.stamps[index]:{_STAMP}} {self.lines[index]}" if self.times else self.lines[index]
+
     def on_resize(self) -> None:
         if self.wrap:
             self._fold()
@@ -194,13 +210,14 @@ class LogView(ScrollView, can_focus=True):
         width = max(10, self.scrollable_content_region.width)
         return [
             (index, piece)
-            for index, line in enumerate(self.lines[start:], start)
-            for piece in (chop_cells(line, width) or [""])
+            for index in range(start, len(self.lines))
+            for piece in (chop_cells(self._text(index), width) or [""])
         ]
 
     def _measure(self) -> None:
         height = len(self._drawn) if self.wrap else len(self.lines)
-        width = self.scrollable_content_region.width if self.wrap else max(self._widest, 1)
+        before = _STAMP + 1 if self.times else 0
+        width = self.scrollable_content_region.width if self.wrap else max(self._widest + before, 1)
         self.virtual_size = Size(width, height)
         if self.follow:
             self.scroll_to(y=max(0, height - self.scrollable_content_region.height), animate=False)
@@ -211,7 +228,7 @@ class LogView(ScrollView, can_focus=True):
         if self.wrap:
             line, text = self._drawn[row] if row < len(self._drawn) else (-1, "")
         else:
-            line, text = (row, self.lines[row]) if row < len(self.lines) else (-1, "")
+            line, text = (row, self._text(row)) if row < len(self.lines) else (-1, "")
         style = base + Style(reverse=True) if line == self.match and line >= 0 else base
         segments = self._marked(text, style)
         strip = Strip(segments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -24,11 +24,12 @@ from kanary.text import duration, one_line, plain, shortened
 from tui.actions import bindings
 from tui.cells import progress_cell, state_cell
 from tui.header import Header
-from tui.log_pane import LogPane, Tail
+from tui.log_pane import LogPane
 from tui.look import Spans, clock_time, state_sign, styled, styles
 from tui.run_acts import RunActs
 from tui.still import StillText
 from tui.table import Cell, Column, KeyedTable, Row
+from tui.task_log import Pods, find_pods, needs_pods, task_tail
 
 COLUMNS = (
     Column("task", "TASK", 0),
@@ -38,6 +39,7 @@ COLUMNS = (
     Column("error", "ERROR", 34, at=90),
 )
 _LIVE = 2.0  # seconds between two questions about a run that goes on
+_PODS = 5.0  # seconds between two looks for its pods
 _PANES = ("log", "values", "parameters")
 
 
@@ -192,8 +194,10 @@ class RunScreen(Screen[None], RunActs):
         super().__init__()
         self.hub = hub
         self._run = run
-        self._wake = asyncio.Event()
+        self._wake, self._wake_pods = asyncio.Event(), asyncio.Event()
         self._snapshot: Snapshot[Run] = Snapshot()
+        self._pods: Pods = Snapshot()
+        self._asking = False  # for pods
         self._paused = False
         self._pointed = False  # at the task that failed, once
         self._rows: dict[str, Row] = {}
@@ -265,6 +269,7 @@ class RunScreen(Screen[None], RunActs):
         if not self._pointed and (broken := _first_failed(run)):
             self._table.move_to(broken.task_id)
         self._pointed = True
+        self._ask_for_pods()
         self._tell_panes()
 
     def _tell(self, run: Run) -> None:
@@ -285,24 +290,24 @@ class RunScreen(Screen[None], RunActs):
 
     def _tell_panes(self) -> None:
         task = next((task for task in self._run.tasks if task.task_id == self._table.selected), None)
-        self._log.watch_log(self._tail(task) if task else None)
+        tail = task_tail(self.hub, self._run, task, self._pods, lambda: self._run) if task else None
+        self._log.watch_log(tail)
         self._values.tell(self._styled(values_lines(task)))
         self._parameters.tell(self._styled(parameters_lines(self._run.parameters)))
 
-    def _tail(self, task: TaskDetail) -> Tail:
-        run_id, key = self._run.run_id, f"{task.task_id} {task.pod_name}"
+    async def _find_pods(self) -> list[Mapping[str, Any]]:
+        return await find_pods(self.hub, self._run.run_id)
 
-        async def read(follow: bool) -> AsyncIterator[str]:
-            client = await self.hub.connections.kfp()
-            return client.stream(kfp.task_log(run_id, task, follow=follow))
+    def _found_pods(self, snapshot: Pods) -> None:
+        self._pods = snapshot
+        self._tell_panes()
 
-        def over() -> bool:
-            now = next((found for found in self._run.tasks if found.task_id == task.task_id), task)
-            return now.final
-
-        if not task.pod_name:
-            return Tail(f"{key} {task.state}", task.name, None, missing=_without_pod(task))
-        return Tail(key, task.name, read, over)
+    def _ask_for_pods(self) -> None:
+        """Where the server does not name them; as long as this is looked at, for more may come."""
+        if not self._asking and needs_pods(self._run):
+            self._asking = True
+            every = _PODS if not self._run.final else _PODS * 12
+            self.run_worker(poll(self._find_pods, self._found_pods, self._wake_pods, lambda found: every), group="pods")
 
     @on(KeyedTable.Highlighted, "#tasks")
     def _task_chosen(self) -> None:
@@ -332,6 +337,7 @@ class RunScreen(Screen[None], RunActs):
 
     def act_refresh(self) -> None:
         self._wake.set()
+        self._wake_pods.set()
 
     def act_pause(self) -> None:
         self._paused = not self._paused
@@ -345,11 +351,3 @@ def _first_failed(run: Run) -> TaskDetail | None:
     """The innermost task that failed: its log says why."""
     failed = [(depth, task) for depth, task in task_tree(run.tasks) if task.state == "FAILED"]
     return max(failed, key=lambda item: item[0])[1] if failed else None
-
-
-def _without_pod(task: TaskDetail) -> str:
-    if task.state in ("PENDING", "RUNNING") and task.started_at is None:
-        return "has not started"
-    if task.cached:
-        return "has none: its result came from the cache"
-    return "has none" if task.kind not in ("", "RUNTIME") else "no pod is named for it"

@@ -202,7 +202,7 @@ class ServiceScreen(Screen[None], ServiceActs):
             api = await self.hub.connections.kubernetes()
             from kanary import kubernetes as k8s
 
-            log = k8s.log(service.status.namespace, pod, container=_CONTAINER, tail=_TAIL, follow=follow)
+            log = k8s.log(service.status.namespace, pod, container=_CONTAINER, tail=_TAIL, follow=follow, times=True)
 
             async def pieces() -> AsyncIterator[str]:
                 async for line in api.lines(log):
@@ -214,7 +214,7 @@ class ServiceScreen(Screen[None], ServiceActs):
             now = self._pods.value or []
             return all((found.get("metadata") or {}).get("name") != pod for found in now)
 
-        return Tail(f"{revision} {pod}", f"{name} ({pod})", read, over, partial=True)
+        return Tail(f"{revision} {pod}", f"{name} ({pod})", read, over, partial=True, timed=True)
 
     # ---- keys
 

@@ -76,7 +76,7 @@ def _gap_line(gap: Gap, width: int) -> Spans:
     of = f"margin {signed(gap.margin)}, judged over the rollout" if gap.margin is not None else "of what is shown"
     return (
         (f"{gap.name:{width}} ", "bold"),
-        ("canary − stable ", "dim"),
+        ("canary - stable ", "dim"),
         (f"{signed(gap.difference):>8} ", style),
         *interval_bar(gap.low, gap.difference, gap.high, gap.margin, _BAR, style),
         (f" {signed(gap.low)} to {signed(gap.high)}", style),

@@ -15,7 +15,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 Json = dict[str, Any]
@@ -30,6 +30,8 @@ class FakeKubernetes:
     script: list[list[Json]] = field(default_factory=list)
     denied: frozenset[str] = frozenset()  # verb resource
     override: Response | None = None
+    pods: list[Json] = field(default_factory=list)
+    logs: dict[str, str] = field(default_factory=dict)  # of pods, by name
     asked: list[dict[str, str]] = field(default_factory=list)
     port: int = 0
     over: bool = False
@@ -48,6 +50,12 @@ class FakeKubernetes:
         if path.endswith("selfsubjectaccessreviews"):
             asked = (await request.json())["spec"]["resourceAttributes"]
             return JSONResponse({"status": {"allowed": f"{asked['verb']} {asked['resource']}" not in self.denied}}, 201)
+        if path.endswith("/log"):
+            return PlainTextResponse(self.logs[path.split("/")[-2]])
+        if path.endswith("/pods"):
+            if path == "/api/v1/pods" and "list pods" in self.denied:
+                return JSONResponse({"message": "pods is forbidden"}, 403)
+            return JSONResponse({"items": self.pods})
         if params.get("watch"):
             return StreamingResponse(self._watch(), media_type="application/json")
         return JSONResponse({"metadata": {"resourceVersion": str(self.version)}, "items": self.items})
