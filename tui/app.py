@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual.app import App
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.dom import DOMNode
+from textual.screen import Screen
 from textual.worker import Worker, WorkerError
 
 from kanary.config import Config, state_folder
@@ -71,24 +72,28 @@ class Monitor(App[None]):
     MainScreen, RunScreen, ServiceScreen, ColumnScreen { background: $background; }
     VerticalScroll { scrollbar-size-vertical: 1; scrollbar-background: $background; scrollbar-color: $foreground 25%;
         scrollbar-corner-color: $background; }
-    Footer { background: $panel; }
     Toast { max-width: 70; }
     """
 
     def __init__(self, config: Config, scope: Scope | None = None, theme: str = "", view: str = "") -> None:
         super().__init__()
+        for own in (DARK, LIGHT):
+            self.register_theme(own)
+        # Before the style sheets are read: set later, they would be read twice.
+        self.set_reactive(App.theme, theme or default_theme(os.environ))
+        self.stylesheet.set_variables(self.get_css_variables())
         self._connections = Connections(config)
         self.hub = Hub(self._connections, scope or Scope(config.namespace))
         self.hub.on_change = self._changed
         self._following: Worker[None] | None = None
-        self._theme, self._view = theme, view
+        self._view = view
         self._server = os.getppid() if os.environ.get(_DRIVER) else None
 
+    def get_default_screen(self) -> Screen[None]:
+        # Not one above an empty one: that would be laid out, too.
+        return MainScreen(self.hub, self._view)
+
     def on_mount(self) -> None:
-        self.register_theme(DARK)
-        self.register_theme(LIGHT)
-        self.theme = self._theme or default_theme(os.environ)
-        self.push_screen(MainScreen(self.hub, self._view))
         if self._server is not None:
             # Nobody could reach a monitor whose server is gone; it would go on asking the cluster.
             self.set_interval(1.0, lambda: self.exit() if os.getppid() != self._server else None)

@@ -10,7 +10,6 @@ from typing import ClassVar
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.screen import Screen
-from textual.widgets import Footer
 
 from kanary.kfp_types import Run
 from kanary.snapshot import Snapshot, poll
@@ -23,6 +22,7 @@ from tui.drift_acts import DriftActs
 from tui.drift_look import heat, p_words, retraining_line, since_words, span_words, test_name, verdict_sign
 from tui.graph import chart
 from tui.header import Header
+from tui.keys import KeyLine
 from tui.look import Spans, styled, styles
 from tui.still import StillText
 
@@ -133,7 +133,7 @@ class ColumnScreen(Screen[None], DriftActs):
         yield self._bins
         yield self._course_head
         yield self._course
-        yield Footer(show_command_palette=False)
+        yield KeyLine()
 
     def on_mount(self) -> None:
         self._display()

@@ -34,7 +34,7 @@ DARK = Theme(
     surface="#141b22",
     panel="#1d262f",
     dark=True,
-    variables={"footer-key-foreground": "#ffc533", "border": "#33404d"},
+    variables={"border": "#33404d"},
 )
 LIGHT = Theme(
     name="kanary-light",
@@ -49,7 +49,7 @@ LIGHT = Theme(
     surface="#f6f3ec",
     panel="#ebe6da",
     dark=False,
-    variables={"footer-key-foreground": "#8a5a00", "border": "#c9c1b0"},
+    variables={"border": "#c9c1b0"},
 )
 THEMES = (DARK.name, LIGHT.name, *BUILTIN_THEMES)
 

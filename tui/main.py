@@ -8,11 +8,12 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.screen import Screen
-from textual.widgets import ContentSwitcher, Footer
+from textual.widgets import ContentSwitcher
 
 from kanary.snapshot_hub import RIGHTS, Hub
 from tui.actions import bindings
 from tui.header import Header
+from tui.keys import KeyLine
 from tui.runs import RunsView
 from tui.view import View
 
@@ -46,7 +47,7 @@ class MainScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         yield self._header
         yield self._switcher
-        yield Footer(show_command_palette=False)
+        yield KeyLine()
 
     def on_mount(self) -> None:
         self.view.table.focus()

@@ -14,7 +14,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.screen import Screen
-from textual.widgets import ContentSwitcher, Footer
+from textual.widgets import ContentSwitcher
 
 from kanary import kfp
 from kanary.kfp_types import Artifact, Run, TaskDetail, Values, progress, task_tree
@@ -24,6 +24,7 @@ from kanary.text import duration, one_line, plain, shortened
 from tui.actions import bindings
 from tui.cells import progress_cell, state_cell
 from tui.header import Header
+from tui.keys import KeyLine
 from tui.log_pane import LogPane
 from tui.look import Spans, clock_time, state_sign, styled, styles
 from tui.run_acts import RunActs
@@ -222,7 +223,7 @@ class RunScreen(Screen[None], RunActs):
         yield self._failure
         yield self._table
         yield self._panes
-        yield Footer(show_command_palette=False)
+        yield KeyLine()
 
     def on_mount(self) -> None:
         self._table.focus()

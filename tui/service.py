@@ -12,7 +12,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.screen import Screen
-from textual.widgets import ContentSwitcher, Footer
+from textual.widgets import ContentSwitcher
 
 from kanary.release import Release
 from kanary.snapshot import Snapshot, poll
@@ -23,6 +23,7 @@ from kanary.text import one_line, plain
 from tui.actions import bindings
 from tui.entries import entry_row
 from tui.header import Header
+from tui.keys import KeyLine
 from tui.log_pane import LogPane, Tail
 from tui.look import Spans, styled, styles
 from tui.service_acts import ServiceActs
@@ -89,7 +90,7 @@ class ServiceScreen(Screen[None], ServiceActs):
         yield self._revisions
         yield self._titles
         yield self._panes
-        yield Footer(show_command_palette=False)
+        yield KeyLine()
 
     def on_mount(self) -> None:
         self._revisions.focus()

@@ -113,7 +113,6 @@ class View(Vertical, Generic[T]):
         yield self._title
         yield self.table
         yield self._empty
-        yield self._filter
 
     # ---- what subclasses say
 
@@ -185,7 +184,9 @@ class View(Vertical, Generic[T]):
 
     # ---- acts
 
-    def act_filter(self) -> None:
+    async def act_filter(self) -> None:
+        if not self._filter.is_attached:  # not before it is wanted: the first picture would wait for it
+            await self.mount(self._filter)
         self.add_class("filtering")
         self._filter.focus()
 
