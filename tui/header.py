@@ -16,7 +16,7 @@ from textual.containers import Vertical
 
 from kanary.snapshot import Snapshot
 from kanary.snapshot_hub import DRIFT, METRICS, RUNS, SERVICES, Hub
-from kanary.text import duration, one_line, shortened
+from kanary.text import one_line, shortened
 from tui.look import styled, styles
 from tui.still import StillText
 
@@ -104,6 +104,7 @@ class Header(Vertical):
         return home(runs.by_id.values() if runs else None, services, drift)
 
 
+_AGE = 4  # characters of an age
 _AGES = (("kfp", RUNS), ("k8s", SERVICES), ("prom", METRICS))
 
 
@@ -122,16 +123,16 @@ def where_line(
 ) -> list[tuple[str, str]]:
     """` kanary  CONTEXT  ns NAMESPACE  READ-ONLY` and, at the right end, the age of each source."""
     right: list[tuple[str, str]] = [("HELD  ", "bold warn")] if paused else []
-    for name, snapshot in ages:
-        right.append((f"{name} ", "dim"))
-        right.append((f"{age_words(snapshot, now)}  ", age_style(snapshot)))
-    right[-1] = (right[-1][0].rstrip(), right[-1][1])
+    for index, (name, snapshot) in enumerate(ages):
+        # All ages are equally wide: nothing moves, and the context is cut at the same place, whatever they are.
+        right.append((f"{'  ' if index else ''}{name} ", "dim"))
+        right.append((f"{age_words(snapshot, now):{_AGE}}", age_style(snapshot)))
     marks = [(" READ-ONLY ", "reverse bold warn")] if place.readonly else []
     marks += [(" PROTECTED ", "reverse bold bad")] if place.protected and not place.readonly else []
     space = f"ns {place.namespace}" if place.namespace else ""
     fixed = len(" kanary ") + sum(len(text) + 2 for text, _ in marks) + (len(space) + 2 if space else 0) + 2
     taken = sum(len(text) for text, _ in right) + 2
-    context = shortened(one_line(place.context), max(8, width - fixed - taken))
+    context = shortened(one_line(place.context), max(7, width - fixed - taken))
     left: list[tuple[str, str]] = [(" kanary ", "reverse bold accent"), (f"  {context}", "bold")]
     left += [(f"  {space}", "")] if space else []
     for text, style in marks:
@@ -157,14 +158,18 @@ def home_line(view: str, items: Sequence[Item], width: int) -> list[tuple[str, s
 
 
 def age_words(snapshot: Snapshot[Any], now: float) -> str:
-    """When the data that are shown came: `live`, `now`, `12 s`, `…` before the first answer, `✗` without any."""
+    """When the data that are shown came, in at most four characters: `live`, `now`, `12s`, `✗3m`; `…` before the first
+    answer, `✗` without any.
+    """
     if snapshot.live:
         return "live"
     if snapshot.at is None:
         return "✗" if snapshot.error else "…"
     age = max(0.0, now - snapshot.at)
-    words = "now" if age < 1.5 else duration(round(age)).replace(".0", "").replace(" ", "")
-    return f"✗ {words}" if snapshot.error else words
+    sizes = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+    size, unit = next((entry for entry in sizes if round(age) >= entry[0]), sizes[-1])
+    words = "now" if age < 1.5 else f"{min(99, round(age) // size)}{unit}"
+    return f"✗{words}" if snapshot.error else words
 
 
 def age_style(snapshot: Snapshot[Any]) -> str:

@@ -557,11 +557,26 @@ def test_the_first_line_names_the_server_and_ends_with_the_ages() -> None:
             line = "".join(text for text, _ in where_line(place, ages, True, 107.2, width))
             assert len(line) <= width
             assert mark in line
-            assert "product" in line
-            assert line.endswith("HELD  kfp 7s  k8s live  prom …")
+            assert "produc" in line
+            assert line.endswith("HELD  kfp 7s    k8s live  prom …   ")
     assert age_words(Snapshot(), 0.0) == "…"
     assert age_words(Snapshot(error="x"), 0.0) == "✗"
-    assert age_words(Snapshot(1, at=0.0, error="x"), 3725.0) == "✗ 1h02m"
+    assert age_words(Snapshot(1, at=0.0, error="x"), 3725.0) == "✗1h"
+
+
+@pytest.mark.parametrize("width", [78, 90, 118])
+def test_nothing_in_the_first_line_moves_as_the_data_grow_old(width: int) -> None:
+    place = Place("kanary-sandbox · 127.0.0.1:36331", "default")
+
+    def without_ages(after: float, **more: Any) -> str:
+        snapshot: Snapshot[int] = Snapshot(1, at=0.0, **more)
+        ages = [(name, snapshot) for name in ("kfp", "k8s", "prom")]
+        line = "".join(part for part, _ in where_line(place, ages, False, after, width))
+        return line.replace(age_words(snapshot, after).ljust(4), "AGE ")
+
+    moments = (0.0, 7.0, 59.4, 59.6, 61.0, 3599.0, 3600.0, 86400.0 * 2, 86400.0 * 400)
+    assert len({without_ages(after, error=error) for after in moments for error in ("", "gone")}) == 1
+    assert without_ages(0.0, live=True) == without_ages(7.0)
 
 
 async def test_every_screen_has_the_header(make: Callable[..., Monitor]) -> None:
