@@ -58,10 +58,11 @@ def refresh(namespace: str, selectors: Labels) -> Operation[Alerts]:
     """The stretches of a namespace, "" for all. Raises ApiError where Prometheus does not answer as it should."""
     clock = yield from instant("time()")
     now = math.floor(clock[0][1] / STEP) * STEP if clock else 0.0
-    # Alerts without a namespace are the cluster's own.
     where = further(selectors)
     of = f"namespace={quoted(namespace)}" if namespace else 'namespace!=""'
-    fired = yield from ranged(f'ALERTS{{alertstate="firing", {of}{where}}}', now - SPAN, now, STEP)
+    # Alerts without a namespace may be of a service, too: whoever shows them knows the services.
+    alerting = f", namespace=~{quoted(f'{namespace}|')}" if namespace else ""
+    fired = yield from ranged(f'ALERTS{{alertstate="firing"{alerting}{where}}}', now - SPAN, now, STEP)
     by = ", ".join(_MODEL)
     drifted = yield from ranged(f"count by ({by}) (kanary_drift_detected{{{of}{where}}} == 1)", now - SPAN, now, STEP)
     alerts = list(_stretches(ALERT, fired, now))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import MappingProxyType
@@ -109,11 +109,15 @@ class Connections:
 
 
 class Hub:
-    """The newest snapshots. `on_change(name)` is called in the event loop after each new one."""
+    """The newest snapshots. `on_change(name)` is called in the event loop after each new one.
 
-    def __init__(self, connections: Connections, scope: Scope) -> None:
+    `without`: sources that nobody looks at; they are not asked.
+    """
+
+    def __init__(self, connections: Connections, scope: Scope, without: Collection[str] = ()) -> None:
         self.connections = connections
         self.scope = scope
+        self._without = frozenset(without)
         self.runs: Snapshot[Runs] = Snapshot()
         self.services: Snapshot[Mapping[str, Service]] = Snapshot()
         self.metrics: Snapshot[Metrics] = Snapshot()
@@ -158,15 +162,16 @@ class Hub:
     async def run(self) -> None:
         """Asks all sources until it is cancelled."""
         async with asyncio.TaskGroup() as group:
-            for source in (
-                self._poll_runs,
-                self._poll_metrics,
-                self._poll_drift,
-                self._poll_alerts,
-                self._watch_cluster,
-                self._ask_rights,
+            for name, source in (
+                (RUNS, self._poll_runs),
+                (METRICS, self._poll_metrics),
+                (DRIFT, self._poll_drift),
+                (ALERTS, self._poll_alerts),
+                (SERVICES, self._watch_cluster),
+                (RIGHTS, self._ask_rights),
             ):
-                group.create_task(source())
+                if name not in self._without:
+                    group.create_task(source())
 
     def wake(self, *names: str) -> None:
         """Asks these sources now, all of them without names."""
@@ -301,7 +306,7 @@ class Hub:
 
         self._wakes.pop(SERVICES, None)
         namespace = self._namespace(api)
-        followers = (
+        followers = [
             Follower(
                 k8s.inference_services(namespace), lambda s: self._joined(documents=s), wake=self._wake_of(SERVICES)
             ),
@@ -311,13 +316,12 @@ class Hub:
                 selector=CONFIG_MAPS,
                 wake=self._wake_of(SERVICES),
             ),
-            Follower(
-                k8s.events(namespace),
-                lambda s: self._tell(EVENTS, s),
-                keep=_EVENTS_KEPT,
-                wake=self._wake_of(EVENTS),
-            ),
-        )
+        ]
+        if EVENTS not in self._without:
+            wake = self._wake_of(EVENTS)
+            followers.append(
+                Follower(k8s.events(namespace), lambda s: self._tell(EVENTS, s), keep=_EVENTS_KEPT, wake=wake)
+            )
         async with asyncio.TaskGroup() as group:
             for follower in followers:
                 group.create_task(follower.run(api))

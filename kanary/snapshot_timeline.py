@@ -44,11 +44,12 @@ def timeline(
     services: Mapping[str, Service],
     events: Mapping[str, Document],
     stretches: Iterable[Stretch] = (),
+    everywhere: bool = False,
 ) -> list[Entry]:
-    """All entries, newest first."""
+    """All entries, newest first; alerts that name no namespace where they are about a service, or `everywhere`."""
     owners = {f"{s.status.namespace}/{name}": s.key for s in services.values() for name in _names(s)}
     found = [*_of_runs(runs), *_of_services(services.values()), *_of_events(events, owners)]
-    found += [entry for stretch in stretches for entry in _of_stretch(stretch, owners)]
+    found += [entry for stretch in stretches for entry in _of_stretch(stretch, owners, everywhere)]
     return sorted(found, key=lambda entry: (entry.when, entry.key), reverse=True)
 
 
@@ -89,14 +90,15 @@ def _of_services(services: Iterable[Service]) -> Iterable[Entry]:
             yield Entry(f"act/{key}/{intent.when}", when, ACT, key, text, weight, intent.who, key)
 
 
-def _of_stretch(stretch: Stretch, owners: Mapping[str, str]) -> Iterable[Entry]:
+def _of_stretch(stretch: Stretch, owners: Mapping[str, str], everywhere: bool) -> Iterable[Entry]:
     """When it began, and when it was over."""
     labels = stretch.labels
     name = labels.get("alertname") or "an alert"
-    namespace = labels.get("namespace", "")
-    about = (_owner(f"{namespace}/{labels[label]}", owners) for label in _ABOUT if labels.get(label))
-    known = set(owners.values())
-    subject = next((key for key in about if key in known), f"{namespace}/{labels.get('service') or name}")
+    subject = _subject(labels, owners)
+    if not subject and not labels.get("namespace") and not everywhere:
+        return
+    if not subject:
+        subject = "/".join(filter(None, (labels.get("namespace"), labels.get("service") or name)))
     if stretch.kind == DRIFT:
         columns = f"{stretch.most} column{'' if stretch.most == 1 else 's'}"
         begun = f"drift detected in {columns} of {labels.get('version') or labels.get('revision') or '?'}"
@@ -111,6 +113,18 @@ def _of_stretch(stretch: Stretch, owners: Mapping[str, str]) -> Iterable[Entry]:
     if stretch.end is not None:
         took = duration((stretch.end - stretch.start).total_seconds())
         yield Entry(f"{stretch.key}/1", stretch.end, stretch.kind, subject, f"{over}, after {took}", GOOD, ref=subject)
+
+
+def _subject(labels: Mapping[str, str], owners: Mapping[str, str]) -> str:
+    """The service that labels name, one of its revisions or pods; empty where they name none, or one of several."""
+    known = set(owners.values())
+    namespaces = [labels["namespace"]] if labels.get("namespace") else {key.partition("/")[0] for key in known}
+    for label in _ABOUT:
+        if labels.get(label):
+            about = {_owner(f"{namespace}/{labels[label]}", owners) for namespace in namespaces} & known
+            if len(about) == 1:
+                return about.pop()
+    return ""
 
 
 def _of_events(events: Mapping[str, Document], owners: Mapping[str, str]) -> Iterable[Entry]:

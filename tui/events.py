@@ -45,7 +45,8 @@ class EventsView(View[Entry]):
     def items(self) -> Sequence[Entry]:
         hub, runs = self.hub, self.hub.runs.value
         known = runs.by_id.values() if runs else ()
-        return timeline(known, hub.services.value or {}, hub.events.value or {}, hub.stretches)
+        services, events = hub.services.value or {}, hub.events.value or {}
+        return timeline(known, services, events, hub.stretches, hub.scope.everywhere)
 
     def snapshot(self) -> Snapshot[Any]:
         """Whichever of the four is there: half a timeline is better than none."""

@@ -19,7 +19,7 @@ from kanary.errors import KanaryError
 from kanary.kfp_types import Run, progress
 from kanary.rollout import brief
 from kanary.snapshot_home import home, latest_ends
-from kanary.snapshot_hub import METRICS, RUNS, SERVICES, Connections, Hub, Scope
+from kanary.snapshot_hub import ALERTS, DRIFT, EVENTS, METRICS, RIGHTS, RUNS, SERVICES, Connections, Hub, Scope
 from kanary.snapshot_services import URGENCY, Service
 from kanary.text import duration, latency, one_line, percent, rate, shortened, table
 
@@ -31,10 +31,16 @@ Facts = dict[str, Any]
 
 def watch(service: str, config: Config, refresh: float, *, as_lines: bool) -> int:
     """Shows one service, or all and the runs, until it is interrupted. Raises KanaryError: there is no such service."""
-    hub = Hub(Connections(config), Scope(config.namespace, interval=refresh))
+    hub = sources(service, config, refresh)
     terminal = not as_lines and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     asyncio.run(follow(hub, service, _Place().draw if terminal else _print, as_lines=as_lines, numbers=terminal))
     return 0
+
+
+def sources(service: str, config: Config, refresh: float) -> Hub:
+    """What is asked: only what is shown."""
+    without = {ALERTS, EVENTS, RIGHTS} | ({RUNS, DRIFT} if service else set())
+    return Hub(Connections(config), Scope(config.namespace, interval=refresh), without)
 
 
 async def follow(

@@ -71,7 +71,9 @@ def test_samples_that_follow_each_other_are_one_stretch_and_the_last_one_may_go_
     found, queries = told([series(LATENCY, 30, 29, 28, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)], [])
     own = {"alertname": "Slow", "namespace": "ns", "severity": "critical"}
     assert found.stretches == (Stretch(ALERT, own, ago(10), None, 1), Stretch(ALERT, own, ago(30), ago(27.5), 1))
-    assert all('namespace="ns"' in query and 'cluster="prod"' in query for query in queries)
+    assert all('cluster="prod"' in query for query in queries)
+    assert ['namespace=~"ns|"' in query for query in queries] == ["ALERTS" in query for query in queries]
+    assert ['namespace="ns"' in query for query in queries] == ["kanary_drift" in query for query in queries]
 
 
 def test_what_may_have_begun_before_says_so() -> None:
@@ -102,8 +104,8 @@ def test_nonsense_is_an_error_of_the_server(value: Any) -> None:
         told([{"metric": LATENCY, "values": [[NOW, value]]}], [])
 
 
-def service() -> Service:
-    metadata = {"name": "m", "namespace": "ns", "creationTimestamp": "2026-11-20T00:00:00Z"}
+def service(namespace: str = "ns") -> Service:
+    metadata = {"name": "m", "namespace": namespace, "creationTimestamp": "2026-11-20T00:00:00Z"}
     return read_service({"metadata": metadata, "spec": {"predictor": {}}, "status": status("m", None)}, None)
 
 
@@ -124,3 +126,17 @@ def test_they_stand_in_the_timeline_by_their_service_with_an_end() -> None:
         (DRIFT, "ns/m", "no drift any more, after 6m 00s", GOOD),
     ]
     assert len({entry.key for entry in entries}) == 5
+
+
+def test_an_alert_without_a_namespace_is_told_where_it_names_one_service_or_everywhere() -> None:
+    stretches = (
+        Stretch(ALERT, {"alertname": "Slow", "inferenceservice": "m"}, ago(8)),
+        Stretch(ALERT, {"alertname": "Disk", "service": "node-exporter"}, ago(7)),
+        Stretch(ALERT, {"alertname": "Watchdog"}, ago(6)),
+    )
+    one, two = {"ns/m": service()}, {"ns/m": service(), "other/m": service("other")}
+    assert [e.subject for e in timeline((), one, {}, stretches)] == ["ns/m"]
+    assert timeline((), two, {}, stretches) == []  # whose it is nobody can tell
+    everywhere = timeline((), two, {}, stretches, everywhere=True)
+    assert [e.subject for e in reversed(everywhere)] == ["Slow", "node-exporter", "Watchdog"]
+    assert timeline((), {}, {}, stretches) == []

@@ -18,9 +18,8 @@ from typing import Any
 
 import pytest
 
-from kanary.commands.status_watch import follow
+from kanary.commands.status_watch import follow, sources
 from kanary.errors import KanaryError
-from kanary.snapshot_hub import Connections, Hub, Scope
 from tests.core.fake_kfp import FakeKfp, run_json, serving
 from tests.tui import rig
 from tests.tui.cluster import FakePrometheus, Namespace
@@ -57,7 +56,7 @@ class Shown(list[str]):
 @asynccontextmanager
 async def watching(folder: Path, given: dict[str, Any], service: str = "", **more: bool) -> AsyncIterator[Shown]:
     made, shown = rig.settings(folder, given), Shown()
-    hub = Hub(Connections(made), Scope(made.namespace, interval=0.2))
+    hub = sources(service, made, 0.2)
     task = asyncio.create_task(follow(hub, service, shown.append, **more))
     try:
         yield shown
@@ -88,6 +87,18 @@ async def test_all_services_and_failing_pipelines_are_told_and_each_change_once(
         fake.run(RUN)["state"] = "SUCCEEDED"
         await shown.until(lambda text: "nothing needs you" in text)
         assert not any(one.split(maxsplit=1)[1] == two.split(maxsplit=1)[1] for one, two in pairwise(shown))
+
+
+async def test_what_is_not_shown_is_not_asked_for(
+    space: Namespace, given: dict[str, Any], fake: FakeKfp, metrics: FakePrometheus, tmp_path: Path
+) -> None:
+    space.put("churn", 20)
+    metrics.rates = {"churn-predictor-00002": (2.0, 0.5, 3.0, 480.0)}
+    async with watching(tmp_path, given, "churn", numbers=True) as shown:
+        await shown.until(lambda text: "480 ms" in text)
+        await shown.until(lambda text: sum("rq_completed" in query for query in metrics.asked) > 4)
+    assert not [query for query in metrics.asked if "ALERTS" in query or "kanary_drift" in query]
+    assert not fake.paths("GET")
 
 
 async def test_a_line_of_json_holds_the_facts_and_the_numbers(
@@ -144,7 +155,7 @@ async def test_a_service_that_is_not_there_is_an_error_that_names_those_that_are
     given: dict[str, Any], space: Namespace, tmp_path: Path
 ) -> None:
     space.put("churn")
-    hub = Hub(Connections(rig.settings(tmp_path, given)), Scope(space.name, interval=0.2))
+    hub = sources("nope", rig.settings(tmp_path, given), 0.2)
     with pytest.raises(KanaryError, match="no InferenceService nope") as refused:
         await asyncio.wait_for(follow(hub, "nope", print), 40)
     assert "churn" in refused.value.hint
