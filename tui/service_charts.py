@@ -11,7 +11,8 @@ from kanary.text import duration, latency, percent, rate
 from tui.graph import chart, interval_bar
 from tui.look import Spans
 
-_BAR = 31  # of an interval; odd, so that zero has a place
+_BARS = (11, 31)  # shortest and longest bar of an interval; odd, so that zero has a place
+_WIDE = 100  # characters from which there is room to say of what the interval is
 _BETWEEN = 2  # blanks between two charts
 
 
@@ -30,7 +31,7 @@ def charts(service: Service, metrics: Metrics | None, width: int, height: int) -
     known = {role: course.points for role, course in courses.items() if course}
     if not known:
         return [[(f"No request to it was counted yet by {metrics.profile.counter}.", "dim")]]
-    gaps = gap_lines(service, known)
+    gaps = gap_lines(service, known, width)
     rows = max(3, min(20, height - len(gaps) - 2))
     each = max(16, (width - 2 * _BETWEEN) // 3)
     panels = (
@@ -55,7 +56,7 @@ def legend(known: Mapping[str, Sequence[Point]], metrics: Metrics) -> Spans:
     return (*signs, (told, "dim"))
 
 
-def gap_lines(service: Service, known: Mapping[str, Sequence[Point]]) -> list[Spans]:
+def gap_lines(service: Service, known: Mapping[str, Sequence[Point]], width: int) -> list[Spans]:
     """How far the canary is from stable, with the interval: the judge's, or that of the points that are shown."""
     if "canary" not in known or "stable" not in known:
         return []
@@ -64,29 +65,36 @@ def gap_lines(service: Service, known: Mapping[str, Sequence[Point]]) -> list[Sp
         seen = shown(known["canary"], known["stable"])
         gaps = [seen] if seen is not None else []
     name = max((len(gap.name) for gap in gaps), default=0)
-    return [_gap_line(gap, name) for gap in gaps]
+    return [_gap_line(gap, name, width) for gap in gaps]
 
 
-def _gap_line(gap: Gap, width: int) -> Spans:
+def _gap_line(gap: Gap, name: int, width: int) -> Spans:
     style = "info"
     if gap.margin is not None:
         style = "bad" if gap.low > gap.margin else "good" if gap.high < gap.margin else "info"
     elif gap.low > 0:
         style = "bad"
-    of = f"margin {signed(gap.margin)}, judged over the rollout" if gap.margin is not None else "of what is shown"
-    return (
-        (f"{gap.name:{width}} ", "bold"),
-        ("canary - stable ", "dim"),
-        (f"{signed(gap.difference):>8} ", style),
-        *interval_bar(gap.low, gap.difference, gap.high, gap.margin, _BAR, style),
-        (f" {signed(gap.low)} to {signed(gap.high)}", style),
-        (f"  95 %, {of}", "dim"),
+    margin = "" if gap.margin is None else f"  margin {signed(gap.margin)}"
+    of = f"{margin}  95 %, {'judged over the rollout' if gap.judged else 'of what is shown'}"
+    before: Spans = (
+        (f"{gap.name:{name}} ", "bold"),
+        ("canary - stable " if width >= _WIDE else "", "dim"),
+        (f"{signed(gap.difference):>7} ", style),
     )
+    after: Spans = (
+        (f" {signed(gap.low)} to {signed(gap.high)}", style),
+        (of if width >= _WIDE else margin, "dim"),
+    )
+    room = width - sum(len(text) for text, _ in (*before, *after))
+    bar = max(_BARS[0], min(_BARS[1], room - 1 + room % 2))
+    return (*before, *interval_bar(gap.low, gap.difference, gap.high, gap.margin, bar, style), *after)
 
 
 def signed(share: float) -> str:
     """A difference of shares in percent: `+0.42 %`, `-12 %`."""
     points = 100 * share
+    if abs(points) < 0.005:
+        return "0 %"
     digits = 0 if abs(points) >= 10 else 1 if abs(points) >= 1 else 2
     return f"{points:+.{digits}f} %"
 

@@ -60,7 +60,8 @@ def facts(service: Service | None, now: datetime) -> list[Spans]:
         [(f"{sign} {service.situation}", style), (asked, ""), (out, "canary")],
     ]
     if status.act:
-        lines.append([("last act  ", "dim"), (f"{one_line(status.act)}, {one_line(status.since)}", "")])
+        since_when = clock_time(moment(status.since), now) or one_line(status.since)
+        lines.append([("last act  ", "dim"), (f"{one_line(status.act)}, {since_when}", "")])
     lines += rollout_lines(service)
     problems = [service.problem, status.failure, *status.notes]
     return lines + [[(f"! {one_line(text)}", "warn")] for text in problems if text]

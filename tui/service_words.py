@@ -10,11 +10,11 @@ from kanary.kserve import decide
 from kanary.kserve.status import ServiceStatus
 from kanary.release import Intent
 from kanary.snapshot_hub import Hub
-from kanary.snapshot_services import Service
+from kanary.snapshot_services import Service, moment
 from kanary.text import duration, one_line, rate, shortened
 from tui.dialog import Lines
 from tui.graph import share_bar
-from tui.look import Spans
+from tui.look import Spans, clock_time
 
 _BAR = 24
 
@@ -68,7 +68,7 @@ def move_lines(service: Service, after: Sequence[tuple[int, str]], words: str) -
     """The service, and its traffic now and then."""
     status, since = service.status, service.canary_since
     age = duration((datetime.now(UTC) - since).total_seconds()) if since else ""
-    out = f"canary out for {age}" if age else f"since {status.since}"
+    out = f"canary out for {age}" if age else f"since {clock_time(moment(status.since), datetime.now(UTC))}"
     return [
         [(f"{status.namespace}/{status.name}", "bold"), (f"   {status.mode}   {out}", "dim")],
         [],
