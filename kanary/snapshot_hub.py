@@ -131,6 +131,10 @@ class Hub:
         self._more = False
         self._documents: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
         self._config_maps: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
+        # Of services in Standard mode, once one has a canary: where its traffic goes, and why it does not start.
+        self._routes: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
+        self._pods: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
+        self._standard = asyncio.Event()
         self._wakes: dict[str, list[asyncio.Event]] = {}
 
     @property
@@ -301,7 +305,7 @@ class Hub:
 
     async def _follow(self, api: AsyncKubernetes) -> None:
         from kanary import kubernetes as k8s
-        from kanary.snapshot_services import CONFIG_MAPS
+        from kanary.snapshot_services import CONFIG_MAPS, PODS
         from kanary.snapshot_watch import Follower
 
         self._wakes.pop(SERVICES, None)
@@ -325,6 +329,11 @@ class Hub:
         async with asyncio.TaskGroup() as group:
             for follower in followers:
                 group.create_task(follower.run(api))
+            await self._standard.wait()
+            routes, wake = k8s.http_routes(namespace), self._wake_of(SERVICES)
+            group.create_task(Follower(routes, lambda s: self._joined(routes=s), wake=wake).run(api))
+            pods, wake = k8s.pods(namespace), self._wake_of(SERVICES)
+            group.create_task(Follower(pods, lambda s: self._joined(pods=s), selector=PODS, wake=wake).run(api))
 
     async def _asked_namespace(self) -> str:
         """The same for Prometheus, which may answer where no cluster does."""
@@ -341,17 +350,25 @@ class Hub:
         self,
         documents: Snapshot[Mapping[str, dict[str, Any]]] | None = None,
         config_maps: Snapshot[Mapping[str, dict[str, Any]]] | None = None,
+        routes: Snapshot[Mapping[str, dict[str, Any]]] | None = None,
+        pods: Snapshot[Mapping[str, dict[str, Any]]] | None = None,
     ) -> None:
-        from kanary.snapshot_services import joined
+        from kanary.snapshot_services import joined, splits_by_route
 
         self._documents = documents or self._documents
         self._config_maps = config_maps or self._config_maps
+        self._routes, self._pods = routes or self._routes, pods or self._pods
         if self._documents.value is None:
             self._tell(SERVICES, self._documents)
             return
         if self._config_maps.value is None and not self._config_maps.error:
             return  # a moment later both are there: versions and canaries do not jump
-        found = MappingProxyType(joined(self._documents, self._config_maps, self.services.value or {}))
+        if any(map(splits_by_route, self._documents.value.values())):
+            self._standard.set()
+            if self._routes.value is None and not self._routes.error:
+                return  # the same of their traffic
+        beside = self._routes.value or {}, self._pods.value or {}
+        found = MappingProxyType(joined(self._documents, self._config_maps, self.services.value or {}, *beside))
         worse = self._documents if self._documents.error else self._config_maps
         if worse.error:
             at, live = self._documents.at, self._documents.live

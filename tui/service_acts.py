@@ -49,7 +49,7 @@ class ServiceActs(Widget):
         if service is None:
             return
         try:
-            plan = decide.plan(service.document, service.state, "you", "", "", chosen)
+            plan = decide.plan(service.seen, service.state, "you", "", "", chosen)
         except KanaryError as error:
             self._refuse("Roll back", f"{error.message} {error.hint}")
             return
