@@ -9,7 +9,7 @@ from kanary import release
 from kanary.kfp_types import Run
 from kanary.snapshot import Snapshot
 from kanary.snapshot_home import BAD, GOOD, home
-from kanary.snapshot_services import CANARY, FAILING, READY, UNREADABLE, joined, moment, read_service
+from kanary.snapshot_services import CANARY, FAILING, READY, UNREADABLE, joined, moment, read_service, splits_by_route
 from kanary.snapshot_timeline import timeline
 from tests.tui.cluster import remembered, status
 
@@ -53,6 +53,41 @@ def test_a_broken_object_is_said_and_hides_no_other(damage: Json) -> None:
     documents: Snapshot[Mapping[str, Json]] = Snapshot({"ns/bad": document("bad") | damage, "ns/m": document()}, 1.0)
     found = joined(documents, Snapshot(), {})
     assert [found[key].situation for key in ("ns/bad", "ns/m")] == [UNREADABLE, READY]
+
+
+def standard(canary: str = "r2", percent: int = 20) -> Json:
+    """A service in Standard mode with a canary."""
+    made = document()
+    made["metadata"]["annotations"] = {"serving.kserve.io/deploymentMode": "Standard"}
+    made["spec"]["canary"] = [{"trafficPercent": percent, "predictor": {"name": canary, "model": {}}}]
+    made["status"] = {
+        "deploymentMode": "Standard",
+        "components": {"predictor": {"url": "http://m-predictor"}},
+        "canaryStatuses": [{"name": canary, "ready": True, "trafficPercent": percent}],
+        "conditions": [{"type": kind, "status": "True"} for kind in ("Ready", "PredictorReady")],
+    }
+    return made
+
+
+def route(stable: int, canary: int) -> Json:
+    backends = [{"name": "m-predictor", "weight": stable}, {"name": "m-r2-predictor", "weight": canary}]
+    return {"spec": {"rules": [{"backendRefs": backends}]}}
+
+
+def test_in_standard_mode_the_route_says_where_the_traffic_goes() -> None:
+    documents: Snapshot[Mapping[str, Json]] = Snapshot({"ns/m": standard()}, 1.0)
+    assert splits_by_route(standard())
+    assert not splits_by_route(document(percent=20))
+    before = joined(documents, Snapshot(), {})
+    assert (before["ns/m"].status.requested, before["ns/m"].status.effective) == (20, 0)  # nothing leads there yet
+    routes = {"ns/m-predictor": route(80, 20), "ns/m": route(100, 0)}
+    now = joined(documents, Snapshot(), before, routes)
+    assert now["ns/m"].status.split == {"m-predictor": 80, "m-r2-predictor": 20}
+    assert joined(documents, Snapshot(), now, routes)["ns/m"] is now["ns/m"]
+    later = joined(documents, Snapshot(), now, routes | {"ns/m-predictor": route(50, 50)})
+    assert later["ns/m"].status.effective == 50
+    # A release that names the route after the service.
+    assert joined(documents, Snapshot(), {}, {"ns/m": route(70, 30)})["ns/m"].status.effective == 30
 
 
 def test_a_damaged_release_state_is_said_beside_the_status() -> None:

@@ -56,6 +56,46 @@ class Namespace:
             answer.raise_for_status()
         self.status(service, percent, effective, **more)
 
+    def put_standard(self, service: str, percent: int, effective: int) -> None:
+        """A service in Standard mode with v1 as stable and v2 as its canary, and its route."""
+        document = manifests.inference_service(
+            service, self.name, "s3://models/1", "v1", "sha256:1", mode=manifests.STANDARD
+        )
+        predictor = {"name": "r2", "model": {"modelFormat": {"name": "kanary"}, "storageUri": "s3://models/2"}}
+        document["spec"]["canary"] = [{"trafficPercent": percent, "predictor": predictor}]
+        told = {
+            "deploymentMode": "Standard",
+            "components": {"predictor": {"url": f"http://{service}-predictor"}},
+            "canaryStatuses": [{"name": "r2", "ready": True, "trafficPercent": percent}],
+            "conditions": [{"type": kind, "status": "True"} for kind in ("Ready", "PredictorReady")],
+        }
+        path = f"{SERVING}/namespaces/{self.name}/inferenceservices"
+        with self.server.client() as client:
+            self.route(service, effective)
+            client.post(path, json=document).raise_for_status()
+            headers = {"content-type": "application/merge-patch+json"}
+            patch = json.dumps({"status": told})
+            client.patch(f"{path}/{service}/status", content=patch, headers=headers).raise_for_status()
+
+    def route(self, service: str, percent: int) -> None:
+        """Where a service in Standard mode sends its traffic."""
+        shares = ((f"{service}-predictor", 100 - percent), (f"{service}-r2-predictor", percent))
+        backends = [{"name": name, "port": 80, "weight": weight} for name, weight in shares]
+        path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{self.name}/httproutes"
+        body = {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "HTTPRoute",
+            "metadata": {"name": f"{service}-predictor", "namespace": self.name},
+            "spec": {"rules": [{"backendRefs": backends}]},
+        }
+        with self.server.client() as client:
+            answer = client.post(path, json=body)
+            if answer.status_code == 409:
+                headers = {"content-type": "application/merge-patch+json"}
+                patch = json.dumps({"spec": body["spec"]})
+                answer = client.patch(f"{path}/{service}-predictor", content=patch, headers=headers)
+            answer.raise_for_status()
+
     def status(self, service: str, percent: int | None = None, effective: int | None = None, **more: Any) -> None:
         """The controller's words on it."""
         body = {"status": status(service, percent, effective, **more)}

@@ -86,6 +86,22 @@ async def test_a_change_is_seen_without_asking(make: Callable[..., Monitor], spa
         await until(pilot, lambda: column(pilot, TABLE) == ["second"])
 
 
+async def test_a_canary_in_standard_mode_is_seen_by_its_route(make: Callable[..., Monitor], space: Namespace) -> None:
+    space.put_standard("churn", 20, 15)
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
+        await pilot.press("2")
+        await until(pilot, loaded(pilot, TABLE))
+        shown, key = table(pilot, TABLE), f"{space.name}/churn"
+        assert text(shown, key, "share") == "15 of 20 %"
+        space.route("churn", 20)
+        await until(pilot, lambda: text(shown, key, "share") == "20 %")
+        await pilot.press("enter")
+        await until(pilot, lambda: loaded(pilot, "revisions")() and len(column(pilot, "revisions", "share")) == 2)
+        assert column(pilot, "revisions", "share") == ["80 %", "20 %"]
+        await pilot.press("R")
+        await sees(pilot, "churn-predictor 80 %, r2-predictor 20 %")
+
+
 async def test_what_kanary_remembers_is_seen_as_soon_as_it_is_written(
     make: Callable[..., Monitor], space: Namespace
 ) -> None:
