@@ -114,6 +114,13 @@ class View(Vertical, Generic[T]):
         yield self.table
         yield self._empty
 
+    def on_mount(self) -> None:
+        # The first picture does not wait for it; who types at once finds it there.
+        self.call_after_refresh(self._add_filter)
+
+    def _add_filter(self) -> None:
+        self.mount(self._filter)
+
     # ---- what subclasses say
 
     def items(self) -> Sequence[T]:
@@ -184,9 +191,7 @@ class View(Vertical, Generic[T]):
 
     # ---- acts
 
-    async def act_filter(self) -> None:
-        if not self._filter.is_attached:  # not before it is wanted: the first picture would wait for it
-            await self.mount(self._filter)
+    def act_filter(self) -> None:
         self.add_class("filtering")
         self._filter.focus()
 
