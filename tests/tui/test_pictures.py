@@ -153,13 +153,15 @@ async def looks(pilot: Pilot[None], name: str, size: tuple[int, int]) -> None:
 
 
 def scrubbed(shown: str) -> str:
-    """Without ages, ports and namespaces of this run; every line without blanks at its end."""
+    """Without ages, intervals, ports and namespaces of this run; every line without blanks at its end."""
     lines = shown.splitlines()
     lines[0] = re.sub(r"^(\s*kanary).*", r"\1  WHERE AND HOW OLD", lines[0])
     text = "\n".join(lines)
     text = re.sub(r"m\d+-\d+\b", "NAMESPACE", text)
     text = re.sub(r"(?<=out for )[^│\n]*", "AGE", text)
     text = re.sub(r"(\d+m )?\d+(\.\d)?s? ?s?, \d+ points", "AGE, POINTS", text)
+    # It narrows with every point that is shown.
+    text = re.sub(r"[·│├─┼●┤┊]{9,} \+\d\.\d % to \+\d\.\d %", "INTERVAL", text)
     text = re.sub(r" +\d+(\.\d)? s(?= )", "   AGE", text)
     text = re.sub(r" +\d+[dhm] \d\d[hms](?!\S)", "   AGE", text)
     return "\n".join(re.sub(r"\s+$", "", line) for line in text.splitlines())

@@ -99,7 +99,7 @@ async def test_a_canary_in_standard_mode_is_seen_by_its_route(make: Callable[...
         await until(pilot, lambda: loaded(pilot, "revisions")() and len(column(pilot, "revisions", "share")) == 2)
         assert column(pilot, "revisions", "share") == ["80 %", "20 %"]
         await pilot.press("R")
-        await sees(pilot, "churn-predictor 80 %, r2-predictor 20 %")
+        await sees(pilot, "predictor 80 %, r2-predictor 20 %")
 
 
 async def test_what_kanary_remembers_is_seen_as_soon_as_it_is_written(
