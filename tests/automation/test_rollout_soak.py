@@ -9,12 +9,17 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import subprocess
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
+from bench.httpload import COMMAND, Job
 from kanary.rollout import record as records
 from kanary.rollout.record import Record
 from tests.automation.rig import (
@@ -29,9 +34,8 @@ from tests.automation.rig import (
     blame,
     exposed,
     gone,
-    logged,
 )
-from tests.rollout.rig import Sandbox, Service
+from tests.rollout.rig import BODIES, Sandbox, Service
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.soak]
@@ -86,15 +90,14 @@ def figures(live: Live, kind: str, seed: int, announced: float) -> dict[str, Any
     """One rollout, and what the access log says of it."""
     live.deploy(live.releases.v1)
     began = time.monotonic()
-    with live.service.traffic(RATE / PARALLEL) as traffic:
-        wait_for(lambda: traffic.summary().requests > 30, "stable has traffic", 60)
+    with traffic(live.service.url, RATE / PARALLEL):
+        wait_for(lambda: len(posts(live)) > 30, "stable has traffic", 60, every=0.5)
         if kind == "good":
             live.deploy(live.releases.v2)
         else:
             live.deploy_bad(kind, seed)
         record = live.roll_out(PATIENT | NEVER_READY if kind == "never starts" else PATIENT)
-        sent = traffic.stop().requests
-    logged(live.service.sandbox, live.name, sent)
+    sent = settled(live)
     blamed = blame(live.service.sandbox, live.name, record.canary)
     found = {
         "kind": kind,
@@ -114,6 +117,34 @@ def figures(live: Live, kind: str, seed: int, announced: float) -> dict[str, Any
     }
     print(json.dumps(found), flush=True)
     return found
+
+
+@contextmanager
+def traffic(url: str, rate: float) -> Iterator[None]:
+    """Requests from a process of its own: one interpreter that sends them and judges, too, is soon at its limit."""
+    job = Job(url, [body.decode() for body in BODIES], connections=8, seconds=3600.0, rate=rate)
+    with subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(asdict(job)))
+        process.stdin.close()
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def posts(live: Live) -> list[dict[str, Any]]:
+    """The service's predictions, by the gateway's access log."""
+    return [entry for entry in live.service.sandbox.access_log(live.name) if entry["method"] == "POST"]
+
+
+def settled(live: Live) -> int:
+    """How many predictions there were, once the access log has them all."""
+    before = -1
+    while (now := len(posts(live))) != before:
+        before = now
+        time.sleep(1.0)
+    return now
 
 
 def judged(record: Record) -> int:
