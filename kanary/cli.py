@@ -50,6 +50,9 @@ class Verb:
 VERBS = {
     "monitor": Verb("tui.app:monitor", "watch and steer runs and services in the terminal (what plain `kanary` does)",
                     "", _MONITOR),
+    "record": Verb("kanary.commands.record:record", "write what the monitor would show to a file", "",
+                   (*_SERVER, *_PROMETHEUS)),
+    "replay": Verb("tui.replay:replay", "show in the monitor what was recorded: pause, step, speed", "", ()),
     "web": Verb("kanary.commands.web:web", "serve the monitor to a browser on this machine, read-only unless told",
                 "web", _MONITOR, passes_on=True),
     "up": Verb("kanary.commands.sandbox:up", "start the sandbox", "sandbox", ("home",), passes_on=True),

@@ -27,6 +27,19 @@ def selector(run_id: str) -> str:
     return f"{RUN_LABEL}={run_id}"
 
 
+def needed(tasks: Iterable[TaskDetail]) -> bool:
+    """Whether some task ran in a pod that the server does not name."""
+    known = tuple(tasks)
+    return any(ran_unnamed(task, known) for task in known)
+
+
+def ran_unnamed(task: TaskDetail, tasks: Iterable[TaskDetail]) -> bool:
+    """Whether this task ran in a pod that the server does not name."""
+    if task.pod_name or task.cached or task.started_at is None or task.state == "SKIPPED":
+        return False
+    return task.kind in ("", "RUNTIME") and all(other.parent_id != task.task_id for other in tasks)
+
+
 def pod_of(task: TaskDetail, tasks: Iterable[TaskDetail], pods: Iterable[Pod]) -> tuple[str, str]:
     """Namespace and name of the pod that ran a task, its newest attempt; empty where none did as far as is known.
 

@@ -190,14 +190,17 @@ def _joined(now: _Now, models: Mapping[str, Model], past: Past | None) -> dict[s
         if model is None or math.isnan(p_value):
             continue
         key, detected = _finding_key(labels), _finding_key(labels) in now.detected
-        course = None
-        if past is not None:
-            near = severity(p_value, model.threshold)
-            level = DRIFT if detected else DOUBT if model.verdict == UNKNOWN else quarter(near)
-            course = Course(past, key, model.key, near, level)
+        course = course_of(past, key, model, p_value, detected) if past is not None else None
         name, kind, test = (labels.get(label, "") for label in ("feature", "kind", "test"))
         found[key] = Finding(model, name, kind, test, p_value, now.scores.get(key), detected, course)
     return found
+
+
+def course_of(past: Past, finding: str, model: Model, p_value: float | None, detected: bool) -> Course:
+    """A column's way until now, from the past of all."""
+    near = severity(p_value, model.threshold)
+    level = DRIFT if detected else DOUBT if model.verdict == UNKNOWN else quarter(near)
+    return Course(past, finding, model.key, near, level)
 
 
 def _past(known: Past | None, where: Labels, asked: float, total: int) -> Operation[Past]:

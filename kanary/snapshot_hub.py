@@ -6,30 +6,27 @@ Headless: knows no terminal, changes no server. Whoever displays reads the attri
 from __future__ import annotations
 
 import asyncio
-import importlib
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from kanary.config import Config
 from kanary.errors import KanaryError
-from kanary.operations import Operation
 from kanary.snapshot import Snapshot, poll, succeeded
+from kanary.snapshot_connections import Connections, matches
 
 if TYPE_CHECKING:
-    from kanary.api import AsyncClient
-    from kanary.kubeconfig import Access
     from kanary.kubernetes_async import AsyncKubernetes
     from kanary.snapshot_alerts import Alerts, Stretch
+    from kanary.snapshot_details import Details
     from kanary.snapshot_drift import Drift
     from kanary.snapshot_metrics import Metrics
     from kanary.snapshot_rights import Rights
     from kanary.snapshot_runs import Runs
     from kanary.snapshot_services import Service
 
-T = TypeVar("T")
 RUNS, SERVICES, METRICS, EVENTS, RIGHTS = "runs", "services", "metrics", "events", "rights"
 DRIFT, ALERTS = "drift", "alerts"
 _EVENTS_KEPT = 1000
@@ -47,72 +44,15 @@ class Scope:
     interval: float = 2.0
 
 
-class Connections:
-    """The clients of one configuration, each opened by the first who asks, its libraries loaded aside.
-
-    Raises what reading the configuration's files raises, at each call anew: who mends them need not start again.
-    """
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        # Finding one of the others asks the cluster.
-        self._opening, self._finding_kfp, self._finding_prometheus = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
-        self._kfp: AsyncClient | None = None
-        self._kubernetes: AsyncKubernetes | None = None
-        self._prometheus: AsyncClient | None = None
-
-    async def kfp(self) -> AsyncClient:
-        async with self._finding_kfp:
-            if self._kfp is None:
-                servers = await asyncio.to_thread(importlib.import_module, "kanary.snapshot_servers")
-                self._kfp = await servers.pipelines(self.config, self.kubernetes)
-        return self._kfp
-
-    async def kubernetes(self) -> AsyncKubernetes:
-        async with self._opening:
-            if self._kubernetes is None:
-                module = await asyncio.to_thread(importlib.import_module, "kanary.kubernetes_async")
-                self._kubernetes = await asyncio.to_thread(module.connect, self.config)
-            opened = self._kubernetes
-            assert opened is not None
-            opened.readonly = opened.readonly or _matches(opened.access.context, self.config.readonly_contexts)
-        return opened
-
-    async def prometheus(self) -> AsyncClient:
-        async with self._finding_prometheus:
-            if self._prometheus is None:
-                servers = await asyncio.to_thread(importlib.import_module, "kanary.snapshot_servers")
-                self._prometheus = await servers.prometheus(self.config, self.kubernetes)
-        return self._prometheus
-
-    @property
-    def kfp_place(self) -> str:
-        """Where Kubeflow Pipelines is, for a person; "" while that is not known."""
-        if self._kfp is not None:
-            return self._kfp.server.place or self._kfp.server.url.partition("://")[2]
-        given = self.config.sources["kfp_endpoint"].kind != "default"
-        return self.config.kfp_endpoint.partition("://")[2] if given else ""
-
-    @property
-    def access(self) -> Access | None:
-        """The Kubernetes API as the kubeconfig names it, once that was read."""
-        return self._kubernetes.access if self._kubernetes else None
-
-    async def call(self, operation: Operation[T]) -> T:
-        """An operation of Kubeflow Pipelines."""
-        return await (await self.kfp()).call(operation)
-
-    async def close(self) -> None:
-        for client in (self._kfp, self._kubernetes, self._prometheus):
-            if client is not None:
-                await client.close()
-
-
 class Hub:
     """The newest snapshots. `on_change(name)` is called in the event loop after each new one.
 
-    `without`: sources that nobody looks at; they are not asked.
+    `without`: sources that nobody looks at; they are not asked. `documents`, `config_maps`, `routes` and `pods` are what
+    the services are read from. Times of snapshots are those of `seconds()`.
     """
+
+    recorded = False  # whether all of this is a recording
+    rewound = 0  # how often it was set back: what was shown of later is wrong
 
     def __init__(self, connections: Connections, scope: Scope, without: Collection[str] = ()) -> None:
         self.connections = connections
@@ -129,13 +69,48 @@ class Hub:
         self.archived = False
         self.drift_span: float | None = None  # seconds of the past that are wanted; None: nobody looks at it
         self._more = False
-        self._documents: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
-        self._config_maps: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
+        self.documents: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
+        self.config_maps: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
         # Of services in Standard mode, once one has a canary: where its traffic goes, and why it does not start.
-        self._routes: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
-        self._pods: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
+        self.routes: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
+        self.pods: Snapshot[Mapping[str, dict[str, Any]]] = Snapshot()
         self._standard = asyncio.Event()
         self._wakes: dict[str, list[asyncio.Event]] = {}
+        self._details: Details | None = None
+
+    def now(self) -> datetime:
+        """The moment that is looked at."""
+        return datetime.now(UTC)
+
+    def seconds(self) -> float:
+        """The same on the clock of the snapshots."""
+        return time.monotonic()
+
+    @property
+    def details(self) -> Details:
+        """Where opened screens find what the snapshots leave out."""
+        if self._details is None:
+            from kanary.snapshot_details import LiveDetails  # not before the first picture
+
+            self._details = LiveDetails(self.connections, self.scope.namespace)
+        return self._details
+
+    @property
+    def server(self) -> str:
+        """Where Kubeflow Pipelines is, for a person; empty while that is not known."""
+        return self.connections.kfp_place
+
+    @property
+    def entered(self) -> str:
+        """The context of the Kubernetes API, once its kubeconfig was read."""
+        return self.connections.access.context if self.connections.access else ""
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that is looked at, as far as is known by now; "all" for all."""
+        access = self.connections.access
+        named = self.connections.config.namespace or (access.namespace if access else "")
+        return "all" if self.scope.everywhere else self.scope.namespace or named
 
     @property
     def context(self) -> str:
@@ -147,12 +122,12 @@ class Hub:
     def readonly(self) -> bool:
         """Whether nothing may be changed here: everywhere, or in contexts like this one."""
         config = self.connections.config
-        return config.readonly or _matches(self.context, config.readonly_contexts)
+        return config.readonly or matches(self.context, config.readonly_contexts)
 
     @property
     def protected(self) -> bool:
         """Whether whoever changes something here has to type its name."""
-        return _matches(self.context, self.connections.config.protected_contexts)
+        return matches(self.context, self.connections.config.protected_contexts)
 
     @property
     def stretches(self) -> tuple[Stretch, ...]:
@@ -355,28 +330,24 @@ class Hub:
     ) -> None:
         from kanary.snapshot_services import joined, splits_by_route
 
-        self._documents = documents or self._documents
-        self._config_maps = config_maps or self._config_maps
-        self._routes, self._pods = routes or self._routes, pods or self._pods
-        if self._documents.value is None:
-            self._tell(SERVICES, self._documents)
+        self.documents = documents or self.documents
+        self.config_maps = config_maps or self.config_maps
+        self.routes, self.pods = routes or self.routes, pods or self.pods
+        if self.documents.value is None:
+            self._tell(SERVICES, self.documents)
             return
-        if self._config_maps.value is None and not self._config_maps.error:
+        if self.config_maps.value is None and not self.config_maps.error:
             return  # a moment later both are there: versions and canaries do not jump
-        if any(map(splits_by_route, self._documents.value.values())):
+        if any(map(splits_by_route, self.documents.value.values())):
             self._standard.set()
-            if self._routes.value is None and not self._routes.error:
+            if self.routes.value is None and not self.routes.error:
                 return  # the same of their traffic
-        beside = self._routes.value or {}, self._pods.value or {}
-        found = MappingProxyType(joined(self._documents, self._config_maps, self.services.value or {}, *beside))
-        worse = self._documents if self._documents.error else self._config_maps
+        beside = self.routes.value or {}, self.pods.value or {}
+        found = MappingProxyType(joined(self.documents, self.config_maps, self.services.value or {}, *beside))
+        worse = self.documents if self.documents.error else self.config_maps
         if worse.error:
-            at, live = self._documents.at, self._documents.live
+            at, live = self.documents.at, self.documents.live
             snapshot: Snapshot[Any] = Snapshot(found, at, worse.error, worse.hint, worse.failures, worse.retry_at, live)
         else:
-            snapshot = succeeded(found, self._documents.at or 0.0, live=True)
+            snapshot = succeeded(found, self.documents.at or 0.0, live=True)
         self._tell(SERVICES, snapshot)
-
-
-def _matches(context: str, patterns: str) -> bool:
-    return bool(context) and any(fnmatchcase(context, pattern.strip()) for pattern in patterns.split(",") if pattern)

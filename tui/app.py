@@ -19,7 +19,8 @@ from textual.worker import Worker, WorkerError
 
 from kanary.config import Config, state_folder
 from kanary.errors import InputError
-from kanary.snapshot_hub import Connections, Hub, Scope
+from kanary.snapshot_connections import Connections
+from kanary.snapshot_hub import Hub, Scope
 from tui.actions import ACTIONS, BY_ID, PLACES, bindings, key_names
 from tui.actions import Action as Entry
 from tui.header import VIEWS

@@ -162,7 +162,8 @@ class DriftView(View[Finding], DriftActs):
         if self.paused or model is None or not self.is_mounted:
             return
         runs = self.hub.runs.value
-        lines = model_lines(model, self._drift, runs.by_id.values() if runs else None, self._role(model))
+        known = runs.by_id.values() if runs else None
+        lines = model_lines(model, self._drift, known, self._role(model), self.hub.now())
         self._model.tell(styled(lines, styles(self.app)))
 
     def _role(self, model: Model) -> str:

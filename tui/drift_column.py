@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import ClassVar
 
 from rich.text import Text
@@ -57,7 +57,7 @@ def facts(finding: Finding | None, runs: Iterable[Run] | None, now: datetime) ->
             (f"   {test_name(finding.test)}", "dim"),
             (f"   {model.rows} rows" if model.rows is not None else "", "dim"),
         ],
-        retraining_line(model, runs),
+        retraining_line(model, runs, now),
     ]
 
 
@@ -138,7 +138,7 @@ class ColumnScreen(Screen[None], DriftActs):
     def on_mount(self) -> None:
         self._display()
         self.set_interval(1.0, self._tick)
-        self.run_worker(poll(self._ask, self._told, self._wake, lambda found: _AGAIN), group="spread")
+        self.run_worker(poll(self._ask, self._told, self._wake, lambda found: _AGAIN, self.hub.seconds), group="spread")
 
     # ---- what is known
 
@@ -159,10 +159,7 @@ class ColumnScreen(Screen[None], DriftActs):
         key, finding = self._key, self._finding
         if finding is None:
             return key, ()
-        client = await self.hub.connections.prometheus()
-        from kanary.snapshot_drift import distribution
-
-        return key, await client.call(distribution(finding, self.hub.connections.config.prometheus_selectors))
+        return key, await self.hub.details.spread(finding)
 
     def _told(self, snapshot: Snapshot[tuple[str, tuple[Bin, ...]]]) -> None:
         self._spread = snapshot
@@ -172,6 +169,8 @@ class ColumnScreen(Screen[None], DriftActs):
         """A source of the monitor has a new snapshot."""
         if name == DRIFT:
             self._display()
+            if self.hub.recorded:
+                self._wake.set()
 
     def acted(self) -> None:
         self._display()
@@ -181,7 +180,7 @@ class ColumnScreen(Screen[None], DriftActs):
 
     def _tick(self) -> None:
         if self.is_current:
-            self._facts.tell(self._styled(facts(self._finding, self._runs, datetime.now(UTC))))
+            self._facts.tell(self._styled(facts(self._finding, self._runs, self.hub.now())))
 
     # ---- showing
 
@@ -192,7 +191,7 @@ class ColumnScreen(Screen[None], DriftActs):
         own = self._spread if self._spread.error else None
         self._header.show("drift", (DRIFT,), paused=False, own=own)
         self.set_class(bool(self.hub.drift.error) or finding is None, "stale")
-        self._facts.tell(self._styled(facts(finding, self._runs, datetime.now(UTC))))
+        self._facts.tell(self._styled(facts(finding, self._runs, self.hub.now())))
         legend: Spans = (("█", "stable"), (" both  ", "dim"), ("▓", "bad"), (" more now  ", "dim"), ("░", "stable"),
                          (" less now", "dim"))  # fmt: skip
         self._spread_head.tell(self._styled([(("Reference → current   ", "bold"), *legend)]))

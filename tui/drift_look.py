@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from kanary.kfp_types import Run
 from kanary.snapshot_course import DRIFT, NONE, UNKNOWN, Course, squeezed
@@ -87,7 +87,7 @@ def age_words(seconds: float) -> str:
     return f"{seconds / 3600:.0f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
 
 
-def model_lines(model: Model, drift: Drift, runs: Iterable[Run] | None, role: str) -> list[Spans]:
+def model_lines(model: Model, drift: Drift, runs: Iterable[Run] | None, role: str, now: datetime) -> list[Spans]:
     """All that is known of one model: always as many lines."""
     own = [finding for finding in drift.findings.values() if finding.model is model]
     return [
@@ -96,7 +96,7 @@ def model_lines(model: Model, drift: Drift, runs: Iterable[Run] | None, role: st
         _answers(own),
         _truth(model.accuracy, model),
         _canary(model),
-        retraining_line(model, runs),
+        retraining_line(model, runs, now),
     ]
 
 
@@ -155,7 +155,7 @@ def _canary(model: Model) -> Spans:
     return (head, (f"against {one_line(model.stable)}: ", ""), (told, style))
 
 
-def retraining_line(model: Model, runs: Iterable[Run] | None) -> Spans:
+def retraining_line(model: Model, runs: Iterable[Run] | None, now: datetime) -> Spans:
     """The newest retraining that this model has caused, with its reasons."""
     head = ("retrained ", "dim")
     found = retrainings(model, runs or ())
@@ -163,7 +163,7 @@ def retraining_line(model: Model, runs: Iterable[Run] | None) -> Spans:
         return (head, ("no run for it among those read; o looks for older ones", "dim"))
     newest = found[0]
     sign, style = state_sign(newest.state)
-    ago = age_words((datetime.now(UTC) - newest.created_at).total_seconds()) if newest.created_at else "?"
+    ago = age_words((now - newest.created_at).total_seconds()) if newest.created_at else "?"
     why = f": {one_line(newest.description)}" if newest.description else ""
     return (head, (f"{sign} {newest.state}", style), (f" {ago} ago{why}", ""))
 

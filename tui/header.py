@@ -5,7 +5,6 @@ It grows by a few lines while a source does not answer.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,6 +34,7 @@ class Place:
     namespace: str = ""
     readonly: bool = False
     protected: bool = False
+    recorded: bool = False
 
 
 class Header(Vertical):
@@ -79,7 +79,7 @@ class Header(Vertical):
 
     def tell(self) -> None:
         """Says how things are at this moment."""
-        now, width = time.monotonic(), self.size.width - 2
+        now, width = self._hub.seconds(), self.size.width - 2
         if width <= 0:
             return
         known = styles(self.app)
@@ -110,12 +110,9 @@ _AGES = (("kfp", RUNS), ("k8s", SERVICES), ("prom", METRICS))
 
 def place_of(hub: Hub) -> Place:
     """Where the hub looks, as far as is known by now."""
-    config, entered = hub.connections.config, hub.connections.access
-    server = hub.connections.kfp_place or "…"
-    context = f"{entered.context} · {server}" if entered and entered.context else server
-    named = config.namespace or (entered.namespace if entered else "")
-    namespace = "all" if hub.scope.everywhere else hub.scope.namespace or named
-    return Place(context, namespace, hub.readonly, hub.protected)
+    server = hub.server or "…"
+    context = f"{hub.entered} · {server}" if hub.entered else server
+    return Place(context, hub.namespace, hub.readonly, hub.protected, hub.recorded)
 
 
 def where_line(
@@ -127,7 +124,8 @@ def where_line(
         # All ages are equally wide: nothing moves, and the context is cut at the same place, whatever they are.
         right.append((f"{'  ' if index else ''}{name} ", "dim"))
         right.append((f"{age_words(snapshot, now):{_AGE}}", age_style(snapshot)))
-    marks = [(" READ-ONLY ", "reverse bold warn")] if place.readonly else []
+    marks = [(" READ-ONLY ", "reverse bold warn")] if place.readonly and not place.recorded else []
+    marks += [(" REPLAY ", "reverse bold info")] if place.recorded else []
     marks += [(" PROTECTED ", "reverse bold bad")] if place.protected and not place.readonly else []
     space = f"ns {place.namespace}" if place.namespace else ""
     fixed = len(" kanary ") + sum(len(text) + 2 for text, _ in marks) + (len(space) + 2 if space else 0) + 2

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from textual import on
@@ -54,8 +54,9 @@ class LogPane(Vertical):
     LogPane.finding > .find { display: block; }
     """
 
-    def __init__(self, id: str | None = None) -> None:
+    def __init__(self, now: Callable[[], datetime], id: str | None = None) -> None:
         super().__init__(id=id)
+        self._now = now  # the moment that is looked at
         self._tail: Tail | None = None
         self._note = ""
         self._opened = 0.0  # when its reading began
@@ -185,7 +186,7 @@ class LogPane(Vertical):
 
     def _write_lines(self, text: str) -> None:
         """Whole lines, each with its time: the server's, else when it came, if it was not there from the start."""
-        now = datetime.now(UTC)
+        now = self._now()
         came = f"~{clock_time(now, now)}" if time.monotonic() - self._opened > _FIRST else ""
         if self._tail is None or not self._tail.timed:
             lines = log_lines(text)

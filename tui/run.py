@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, ClassVar
 
 from rich.text import Text
@@ -16,7 +16,7 @@ from textual.containers import VerticalScroll
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher
 
-from kanary import kfp
+from kanary import kfp_pods
 from kanary.kfp_types import Artifact, Run, TaskDetail, Values, progress, task_tree
 from kanary.snapshot import Snapshot, poll
 from kanary.snapshot_hub import RUNS, Hub
@@ -30,7 +30,7 @@ from tui.look import Spans, clock_time, state_sign, styled, styles
 from tui.run_acts import RunActs
 from tui.still import StillText
 from tui.table import Cell, Column, KeyedTable, Row
-from tui.task_log import Pods, find_pods, needs_pods, task_tail
+from tui.task_log import Pods, task_tail
 
 COLUMNS = (
     Column("task", "TASK", 0),
@@ -207,7 +207,7 @@ class RunScreen(Screen[None], RunActs):
         self._facts = StillText(id="facts")
         self._failure = StillText(id="failure")
         self._table = KeyedTable(COLUMNS, id="tasks")
-        self._log = LogPane(id="log")
+        self._log = LogPane(hub.now, id="log")
         self._values = StillText()
         self._parameters = StillText()
         self._panes = ContentSwitcher(
@@ -235,10 +235,11 @@ class RunScreen(Screen[None], RunActs):
         return self._run
 
     def _start(self) -> None:
-        self.run_worker(poll(self._fetch, self._receive, self._wake, self._pause_after), group="run", exclusive=True)
+        asking = poll(self._fetch, self._receive, self._wake, self._pause_after, self.hub.seconds)
+        self.run_worker(asking, group="run", exclusive=True)
 
     async def _fetch(self) -> Run:
-        return await self.hub.connections.call(kfp.get_run(self._run.run_id))
+        return await self.hub.details.run(self._run.run_id)
 
     def _pause_after(self, run: Run) -> float:
         # An ended run changes only if somebody retries it.
@@ -253,7 +254,8 @@ class RunScreen(Screen[None], RunActs):
         """A source of the monitor has a new snapshot: what was done in the list shows here at once."""
         runs = self.hub.runs.value
         listed = runs.by_id.get(self._run.run_id) if name == RUNS and runs else None
-        if listed is not None and (listed.state, listed.archived) != (self._run.state, self._run.archived):
+        other = listed is not None and (listed.state, listed.archived) != (self._run.state, self._run.archived)
+        if other or self.hub.recorded:
             self._wake.set()
 
     def acted(self) -> None:
@@ -274,7 +276,7 @@ class RunScreen(Screen[None], RunActs):
         self._tell_panes()
 
     def _tell(self, run: Run) -> None:
-        now = datetime.now(UTC)
+        now = self.hub.now()
         self._facts.tell(self._styled(facts(run, now)))
         why = failure(run)
         self._failure.tell(Text(f"✗ {why}" if why else "", overflow="fold"))
@@ -297,7 +299,7 @@ class RunScreen(Screen[None], RunActs):
         self._parameters.tell(self._styled(parameters_lines(self._run.parameters)))
 
     async def _find_pods(self) -> list[Mapping[str, Any]]:
-        return await find_pods(self.hub, self._run.run_id)
+        return await self.hub.details.run_pods(self._run.run_id)
 
     def _found_pods(self, snapshot: Pods) -> None:
         self._pods = snapshot
@@ -305,10 +307,11 @@ class RunScreen(Screen[None], RunActs):
 
     def _ask_for_pods(self) -> None:
         """Where the server does not name them; as long as this is looked at, for more may come."""
-        if not self._asking and needs_pods(self._run):
+        if not self._asking and kfp_pods.needed(self._run.tasks):
             self._asking = True
             every = _PODS if not self._run.final else _PODS * 12
-            self.run_worker(poll(self._find_pods, self._found_pods, self._wake_pods, lambda found: every), group="pods")
+            asking = poll(self._find_pods, self._found_pods, self._wake_pods, lambda found: every, self.hub.seconds)
+            self.run_worker(asking, group="pods")
 
     @on(KeyedTable.Highlighted, "#tasks")
     def _task_chosen(self) -> None:

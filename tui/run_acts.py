@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from textual.widget import Widget
@@ -93,15 +93,14 @@ class RunActs(Widget):
 
         question = Question(
             f"{verb} this run?",
-            lambda typed: [*_about(run), [], [(effect, "")]],
+            lambda typed: [*_about(run, self.hub.now()), [], [(effect, "")]],
             verb,
             type_name=run.name if self.hub.protected else "",
         )
         self.app.push_screen(Dialog(question, _doing(self.app, self.hub, run, operation, done)))
 
 
-def _about(run: Run) -> Lines:
-    now = datetime.now(UTC)
+def _about(run: Run, now: datetime) -> Lines:
     sign, style = state_sign(run.state)
     done, total = progress(run)
     tasks = f", {done} of {total} tasks done" if total else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, ClassVar
 
 from rich.text import Text
@@ -35,8 +35,6 @@ from tui.table import KeyedTable, Row
 
 _PANES = ("charts", "history", "events", "log", "yaml")
 _TITLES = {"charts": "Charts", "history": "History", "events": "Events", "log": "Server log", "yaml": "YAML"}
-_SERVICE_LABEL, _CONTAINER = "serving.kserve.io/inferenceservice", "kserve-container"
-_TAIL = 2000  # lines of a server's log that are read at first
 _PODS = 5.0  # seconds between two looks for the model servers' pods
 
 
@@ -73,7 +71,7 @@ class ServiceScreen(Screen[None], ServiceActs):
         self._charts = StillText(id="charts")
         self._history_table = KeyedTable(HISTORY, id="history")
         self._events_table = KeyedTable(TIMELINE, id="events")
-        self._log = LogPane(id="log")
+        self._log = LogPane(hub.now, id="log")
         self._yaml = StillText()
         self._panes = ContentSwitcher(
             self._charts,
@@ -96,7 +94,8 @@ class ServiceScreen(Screen[None], ServiceActs):
         self._revisions.focus()
         self._display()
         self.set_interval(1.0, self._tick)
-        self.run_worker(poll(self._find_pods, self._found_pods, self._wake, lambda found: _PODS), group="pods")
+        asking = poll(self._find_pods, self._found_pods, self._wake, lambda found: _PODS, self.hub.seconds)
+        self.run_worker(asking, group="pods")
 
     def the_service(self) -> Service | None:
         return (self.hub.services.value or {}).get(self._key)
@@ -122,12 +121,12 @@ class ServiceScreen(Screen[None], ServiceActs):
 
     def _tick(self) -> None:
         if self.is_current:
-            self._facts.tell(self._styled(facts(self.the_service(), datetime.now(UTC))))
+            self._facts.tell(self._styled(facts(self.the_service(), self.hub.now())))
 
     def _display(self) -> None:
         if not self.is_mounted:
             return
-        service, now = self.the_service(), datetime.now(UTC)
+        service, now = self.the_service(), self.hub.now()
         self._header.show("services", (SERVICES, METRICS), paused=False)
         self.set_class(bool(self.hub.services.error) or service is None, "stale")
         self._facts.tell(self._styled(facts(service, now)))
@@ -166,7 +165,7 @@ class ServiceScreen(Screen[None], ServiceActs):
             self._log.watch_log(self._tail(service))
 
     def _entry_row(self, key: str) -> Row:
-        when, kind, _, _, _, text = entry_row(self._events[key], datetime.now(UTC))
+        when, kind, _, _, _, text = entry_row(self._events[key], self.hub.now())
         return when, kind, text
 
     def _styled(self, lines: Sequence[Spans]) -> Text:
@@ -175,12 +174,7 @@ class ServiceScreen(Screen[None], ServiceActs):
     # ---- the model servers' logs
 
     async def _find_pods(self) -> list[dict[str, Any]]:
-        namespace, _, name = self._key.partition("/")
-        api = await self.hub.connections.kubernetes()
-        from kanary import kubernetes as k8s  # brings an HTTP library: not before the first picture
-
-        found = await api.send(k8s.read(k8s.pods(namespace), labelSelector=f"{_SERVICE_LABEL}={name}"))
-        return list(found.get("items") or [])
+        return await self.hub.details.pods(self._key)
 
     def _found_pods(self, snapshot: Snapshot[list[dict[str, Any]]]) -> None:
         self._pods = snapshot
@@ -195,27 +189,19 @@ class ServiceScreen(Screen[None], ServiceActs):
         name = short(service.status, revision)
         if not pods:
             why = one_line(self._pods.error) or "no pod of it is running: its server rests, or has not started"
-            return Tail(f"{revision} none {why}", name, None, missing=why)
+            return Tail(f"{revision} none {why} {self.hub.rewound}", name, None, missing=why)
         newest = max(pods, key=lambda pod: str((pod.get("metadata") or {}).get("creationTimestamp")))
         pod = str((newest.get("metadata") or {}).get("name"))
 
         async def read(follow: bool) -> AsyncIterator[str]:
-            api = await self.hub.connections.kubernetes()
-            from kanary import kubernetes as k8s
-
-            log = k8s.log(service.status.namespace, pod, container=_CONTAINER, tail=_TAIL, follow=follow, times=True)
-
-            async def pieces() -> AsyncIterator[str]:
-                async for line in api.lines(log):
-                    yield f"{line}\n"
-
-            return pieces()
+            return await self.hub.details.server_log(service.status.namespace, pod, follow=follow)
 
         def over() -> bool:
             now = self._pods.value or []
-            return all((found.get("metadata") or {}).get("name") != pod for found in now)
+            return not self.hub.recorded and all((found.get("metadata") or {}).get("name") != pod for found in now)
 
-        return Tail(f"{revision} {pod}", f"{name} ({pod})", read, over, partial=True, timed=True)
+        key = f"{revision} {pod} {self.hub.rewound}"
+        return Tail(key, f"{name} ({pod})", read, over, partial=True, timed=True)
 
     # ---- keys
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
 from rich.text import Text
@@ -162,7 +162,7 @@ class View(Vertical, Generic[T]):
         if snapshot.value is None:
             self._title.tell(Text(self.LISTING.title, no_wrap=True))
             return
-        now, items = datetime.now(UTC), self.items()
+        now, items = self.hub.now(), self.items()
         shown = visible(items, self.LISTING, self.pattern, self.sort, now)
         self._shown = {self.LISTING.key(item): item for item in shown}
         self._title.tell(self._title_text(len(shown), self.total(len(items))))
@@ -182,7 +182,7 @@ class View(Vertical, Generic[T]):
             self.table.redraw()
 
     def _row(self, key: str) -> Row:
-        return self.LISTING.row(self._shown[key], datetime.now(UTC))
+        return self.LISTING.row(self._shown[key], self.hub.now())
 
     def _title_text(self, shown: int, total: int) -> Text:
         count = f"{shown} of {total}" if shown != total else str(shown)

@@ -18,8 +18,9 @@ from kanary.config import Config
 from kanary.errors import KanaryError
 from kanary.kfp_types import Run, progress
 from kanary.rollout import brief
+from kanary.snapshot_connections import Connections
 from kanary.snapshot_home import home, latest_ends
-from kanary.snapshot_hub import ALERTS, DRIFT, EVENTS, METRICS, RIGHTS, RUNS, SERVICES, Connections, Hub, Scope
+from kanary.snapshot_hub import ALERTS, DRIFT, EVENTS, METRICS, RIGHTS, RUNS, SERVICES, Hub, Scope
 from kanary.snapshot_services import URGENCY, Service
 from kanary.text import duration, latency, one_line, percent, rate, shortened, table
 
