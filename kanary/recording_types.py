@@ -6,7 +6,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeVar, get_args, get_origin
@@ -64,7 +64,7 @@ def _restored(kind: Any, value: Any, where: str) -> Any:
     raise InputError(f"{where} is not what it should be.")
 
 
-def _object(kind: type[Any], value: Any, where: str) -> Any:
+def _object(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise InputError(f"{where} is not what it should be.")
     hints = _hints(kind)
@@ -76,8 +76,7 @@ def _object(kind: type[Any], value: Any, where: str) -> Any:
 
 
 @lru_cache(None)
-def _hints(kind: Hashable) -> Mapping[str, Any]:
-    assert isinstance(kind, type)
+def _hints(kind: Any) -> Mapping[str, Any]:
     hints = typing.get_type_hints(kind)
     return {name: hints[name] for name, entry in kind.__dataclass_fields__.items() if entry.init}
 

@@ -21,7 +21,6 @@ from kanary.snapshot_drift import Bin, Finding
 from kanary.snapshot_hub import ALERTS, DRIFT, EVENTS, METRICS, RIGHTS, RUNS, SERVICES, Hub, Scope
 
 SPEEDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
-REFUSED = "This is a recording: nothing can be changed."
 _SMOOTH = 0.25  # seconds between two looks at the clock, so that a fast replay does not draw more than it must
 _DAMAGED = "The recording does not hold what it should here"
 _MADE: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {

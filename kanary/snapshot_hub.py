@@ -47,8 +47,8 @@ class Scope:
 class Hub:
     """The newest snapshots. `on_change(name)` is called in the event loop after each new one.
 
-    `without`: sources that nobody looks at; they are not asked. `documents`, `config_maps`, `routes` and `pods` are what
-    the services are read from. Times of snapshots are those of `seconds()`.
+    `without`: sources that nobody looks at; they are not asked. `documents`, `config_maps`, `routes` and `pods` are
+    what the services are read from. Times of snapshots are those of `seconds()`.
     """
 
     recorded = False  # whether all of this is a recording

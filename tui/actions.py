@@ -104,6 +104,13 @@ ACTIONS = (
     Action("dialog.previous", "left", "Left", "the button to the left", footer=False),
     Action("dialog.next", "right", "Right", "the button to the right", footer=False),
     Action("form.cancel", "escape", "Cancel", "leave the form without starting anything"),
+    Action("replay.pause", "space", "Hold", "hold the recording where it is, or let it go on", footer=False),
+    Action("replay.backward", "comma", "Back", "to the change before", footer=False),
+    Action("replay.forward", "full_stop", "Step", "to the next change", footer=False),
+    Action("replay.slower", "minus", "Slower", "the next lower speed, from ×300 down to half", footer=False),
+    Action("replay.faster", "plus,equals_sign", "Faster", "the next higher speed", footer=False),
+    Action("replay.start", "less_than_sign", "Start", "to the start of the recording", footer=False),
+    Action("replay.end", "greater_than_sign", "End", "to its end", footer=False),
     Action("app.help", "question_mark", "Help", "this list"),
     Action("app.command_palette", "colon,ctrl+p", "Commands", "all commands by name", footer=False),
     Action("help.close", "escape,question_mark,q", "Close", "back to where you were"),
@@ -112,6 +119,7 @@ ACTIONS = (
 BY_ID = {action.id: action for action in ACTIONS}
 
 PLACES = {
+    "replay": "In a recording",
     "main": "The views",
     "view": "In every view",
     "runs": "Runs",
@@ -158,5 +166,12 @@ def key_names(action: Action) -> str:
         "home": "Home",
         "end": "End",
         "tab": "Tab",
+        "comma": ",",
+        "full_stop": ".",
+        "minus": "-",
+        "plus": "+",
+        "equals_sign": "=",
+        "less_than_sign": "<",
+        "greater_than_sign": ">",
     }
     return " ".join(written.get(key, key.replace("ctrl+", "^")) for key in action.keys.split(","))

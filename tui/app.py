@@ -76,15 +76,22 @@ class Monitor(App[None]):
     Toast { max-width: 70; }
     """
 
-    def __init__(self, config: Config, scope: Scope | None = None, theme: str = "", view: str = "") -> None:
+    def __init__(
+        self,
+        config: Config,
+        scope: Scope | None = None,
+        theme: str = "",
+        view: str = "",
+        *,
+        hub: Hub | None = None,
+    ) -> None:
         super().__init__()
         for own in (DARK, LIGHT):
             self.register_theme(own)
         # Before the style sheets are read: set later, they would be read twice.
         self.set_reactive(App.theme, theme or default_theme(os.environ))
         self.stylesheet.set_variables(self.get_css_variables())
-        self._connections = Connections(config)
-        self.hub = Hub(self._connections, scope or Scope(config.namespace))
+        self.hub = hub or Hub(Connections(config), scope or Scope(config.namespace))
         self.hub.on_change = self._changed
         self._following: Worker[None] | None = None
         self._view = view
@@ -110,7 +117,7 @@ class Monitor(App[None]):
             self._following.cancel()
             with contextlib.suppress(WorkerError):
                 await self._following.wait()
-        await self._connections.close()
+        await self.hub.connections.close()
 
     def _changed(self, name: str) -> None:
         for screen in self.screen_stack:
@@ -164,6 +171,8 @@ class Monitor(App[None]):
 
     def _forbidden(self, entry: Entry) -> str:
         """Why it may not be done; empty where it may."""
+        if self.hub.recorded:
+            return "This is a recording: nothing can be changed."
         if self.hub.readonly:
             where = "by its settings" if self.hub.connections.config.readonly else f"in {self.hub.context}"
             return f"The monitor is read-only {where}: nothing is changed. `kanary info` says where that is set."
@@ -175,7 +184,7 @@ class Monitor(App[None]):
         from tui.help import HelpScreen
 
         if not isinstance(self.screen, HelpScreen):
-            self.push_screen(HelpScreen())
+            self.push_screen(HelpScreen(recorded=self.hub.recorded))
 
 
 def _title(entry: Entry) -> str:
@@ -201,15 +210,20 @@ def monitor(parser: argparse.ArgumentParser) -> Action:
 
 
 def _monitor(given: argparse.Namespace, config: Config) -> int:
-    if not (os.environ.get(_DRIVER) or (os.isatty(0) and os.isatty(1))):
-        raise InputError("The monitor needs a terminal.", "In a script, use `kanary runs`, `run` and `status`.")
-    _log_to_file()
+    needs_terminal("In a script, use `kanary runs`, `run` and `status`.")
+    log_to_file()
     app = Monitor(config, Scope(config.namespace, given.all_namespaces, given.refresh), given.theme, given.view)
     app.run()
     return app.return_code or 0
 
 
-def _log_to_file() -> None:
+def needs_terminal(instead: str) -> None:
+    """Raises InputError where there is none."""
+    if not (os.environ.get(_DRIVER) or (os.isatty(0) and os.isatty(1))):
+        raise InputError("The monitor needs a terminal.", instead)
+
+
+def log_to_file() -> None:
     """What goes wrong inside the monitor is written where `kanary info` says, never on the picture."""
     folder = state_folder(os.environ)
     try:

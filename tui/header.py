@@ -16,7 +16,7 @@ from textual.containers import Vertical
 from kanary.snapshot import Snapshot
 from kanary.snapshot_hub import DRIFT, METRICS, RUNS, SERVICES, Hub
 from kanary.text import one_line, shortened
-from tui.look import styled, styles
+from tui.look import Spans, styled, styles
 from tui.still import StillText
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class Header(Vertical):
         color: $foreground; }
     Header > #problem { height: auto; text-wrap: wrap; max-height: 4; display: none; background: $error 18%; }
     Header.problem > #problem { display: block; }
+    Header > #replay { height: auto; display: none; }
+    Header.recorded > #replay { display: block; }
     Header:ansi > #problem { background: ansi_default; color: ansi_red; }
     """
 
@@ -57,11 +59,14 @@ class Header(Vertical):
         # Held, not queried: an answer may still come while the screen is being taken down.
         self._where = StillText(id="where")
         self._home = StillText(id="home")
+        self._replay = StillText(id="replay")
         self._problem = StillText(id="problem")
+        self.set_class(hub.recorded, "recorded")
 
     def compose(self) -> ComposeResult:
         yield self._where
         yield self._home
+        yield self._replay
         yield self._problem
 
     def on_mount(self) -> None:
@@ -89,10 +94,19 @@ class Header(Vertical):
         self._where.tell(styled([where_line(place_of(self._hub), ages, self._paused, now, width)], known))
         items = self._needs()
         self._home.tell(styled([home_line(self._view, items, width)], known))
+        if self._hub.recorded:
+            self._replay.tell(styled(self._replay_lines(width), known))
         broken = [self._hub.snapshot(source) for source in self._sources] + [self._own]
         text = "\n".join(dict.fromkeys(filter(None, (problem_text(snapshot, now) for snapshot in broken))))
         self.set_class(bool(text), "problem")
         self._problem.tell(Text(text, overflow="fold"))
+
+    def _replay_lines(self, width: int) -> list[Spans]:
+        from kanary.replay import ReplayHub  # a live monitor needs none of it
+        from tui.replay_bar import lines
+
+        assert isinstance(self._hub, ReplayHub)
+        return lines(self._hub, width)
 
     def _needs(self) -> Sequence[Item]:
         """What needs a person, as far as is known."""

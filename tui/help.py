@@ -24,8 +24,12 @@ class HelpScreen(ModalScreen[None]):
     HelpScreen Static { height: auto; }
     """
 
+    def __init__(self, *, recorded: bool = False) -> None:
+        super().__init__()
+        self._recorded = recorded
+
     def compose(self) -> ComposeResult:
-        text = styled(help_lines(), styles(self.app))
+        text = styled(help_lines(recorded=self._recorded), styles(self.app))
         with VerticalScroll() as box:
             box.border_title = "Keys"
             yield Static(text, markup=False)
@@ -34,10 +38,13 @@ class HelpScreen(ModalScreen[None]):
         self.dismiss()
 
 
-def help_lines() -> list[Spans]:
-    """All actions by place; those that change a server are marked."""
-    lines: list[Spans] = [[("! changes a server: asks first, and is refused when read-only", "warn")]]
+def help_lines(*, recorded: bool = False) -> list[Spans]:
+    """All actions by place; those that change a server are marked. Those of a recording only where there is one."""
+    refused = "! is refused: this is a recording" if recorded else None
+    lines: list[Spans] = [[(refused or "! changes a server: asks first, and is refused when read-only", "warn")]]
     for place, title in PLACES.items():
+        if place == "replay" and not recorded:
+            continue
         lines.append([(title, "bold")])
         for action in (action for action in ACTIONS if action.place == place):
             mark = ("! ", "warn") if action.destructive else ("  ", "")
