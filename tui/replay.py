@@ -40,7 +40,7 @@ class Replay(Monitor):
         self._hub = hub
 
     def on_mount(self) -> None:
-        super().on_mount()
+        # Textual calls the monitor's own before it.
         if self._hub.recording.cut:
             text = f"It is shown up to there, as far as it is whole: {self._hub.recording.cut}."
             self.notify(text, title="The recording is not whole", severity="warning", markup=False, timeout=15)
