@@ -47,7 +47,9 @@ SVG = """\
 {styles}
 </style>
 <defs>
-<clipPath id="{unique_id}-clip-terminal"><rect x="0" y="0" width="{terminal_width}" height="{terminal_height}"/></clipPath>
+<clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}"/>
+</clipPath>
 {lines}
 </defs>
 {chrome}
@@ -63,8 +65,7 @@ SVG = """\
 
 async def draw(recording: Path, folder: Path) -> list[Path]:
     """Writes each picture as it looks at the end of the recording, and gives their paths."""
-    hub = ReplayHub(read(recording), config.load({}, {"HOME": str(folder)}, folder))
-    hub.pause()
+    hub = ReplayHub(read(recording), config.load({}, {"HOME": str(folder)}, folder), paused=True)
     hub.seek(hub.recording.end)
     app, drawn = Replay(hub, "kanary"), []
     async with app.run_test(size=SIZE) as pilot:

@@ -119,8 +119,8 @@ def tail(before: Any, after: Any) -> list[Any] | None:
 def _places(before: Any, first: Any) -> Iterator[int]:
     """Where in `before` the first part of what comes after may begin, the earliest first."""
     if isinstance(before, str):
-        found = before.find(first)
-        yield from [found] if found >= 0 else []
+        yield 0
+        yield from [found] if (found := before.find(first)) > 0 else []
         return
     yield from (index for index, value in enumerate(before) if value == first[0])
 

@@ -52,10 +52,18 @@ class ReplayHub(Hub):
 
     recorded = True
 
-    def __init__(self, recording: Recording, config: Config, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        config: Config,
+        *,
+        paused: bool = False,
+        speed: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__(NoServers(config), Scope(interval=0.5))
         self.recording = recording
-        self.paused, self.speed = False, 1.0
+        self.paused, self.speed = paused, speed
         self._clock = clock
         self._from, self._since = recording.start, clock()  # where the clock was set, and when
         self._count = 0  # lines that are shown
@@ -156,6 +164,7 @@ class ReplayHub(Hub):
     def _set(self, moment: float, *, paused: bool) -> None:
         self.rewound += moment < self.position
         self._from, self._since, self.paused = moment, self._clock(), paused
+        self._show()
         self._moved.set()
 
     def _until_the_next(self) -> float:

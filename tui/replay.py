@@ -39,8 +39,8 @@ class Replay(Monitor):
         super().__init__(hub.connections.config, theme=theme, hub=hub)
         self._hub = hub
 
-    def on_mount(self) -> None:
-        # Textual calls the monitor's own before it.
+    def _start(self) -> None:
+        super()._start()
         if self._hub.recording.cut:
             text = f"It is shown up to there, as far as it is whole: {self._hub.recording.cut}."
             self.notify(text, title="The recording is not whole", severity="warning", markup=False, timeout=15)
@@ -99,10 +99,8 @@ def replay(parser: argparse.ArgumentParser) -> Action:
 
 def _replay(given: argparse.Namespace, config: Config) -> int:
     needs_terminal("In a script, read its lines: zcat FILE.")
-    hub = ReplayHub(read(given.file), config)
-    hub.speed = given.speed
+    hub = ReplayHub(read(given.file), config, paused=given.at is not None, speed=given.speed)
     if given.at is not None:
-        hub.pause()
         hub.seek(hub.recording.start + given.at)
     log_to_file()
     app = Replay(hub, given.theme)

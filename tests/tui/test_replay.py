@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from kanary import release
+from kanary.errors import InputError
+from kanary.kfp_types import Run, TaskDetail
+from kanary.recorder import Recorder
+from kanary.recording import Writer, read
+from kanary.recording_types import plain
+from kanary.replay import ReplayHub
+from kanary.snapshot_connections import Connections
+from kanary.snapshot_hub import Hub, Scope
+from tests.core.fake_kfp import FakeKfp, run_json, serving, task_json
+from tests.tui import rig
+from tests.tui.cluster import FakePrometheus, Namespace, remembered, status
+from tests.tui.drift import FakeDrift
+from tests.tui.rig import SIZE, flat, loaded, picture, sees, table, text, until
+from tests.tui.test_pictures import scrubbed, watched
+from tui.dialog import Dialog
+from tui.replay import Replay
+from tui.run import RunScreen
+from tui.service import ServiceScreen
+
+ROOT = Path(__file__).resolve().parents[2]
+BEGAN = datetime(2026, 11, 20, 7, 0, tzinfo=UTC)
+AT = BEGAN.timestamp()
+HOSTILE = "[red]night[/]\x1b[31mly\x1b]0;title\x07"
+
+
+def a_run(state: str, **more: Any) -> dict[str, Any]:
+    task = TaskDetail("t", "train", state, started_at=BEGAN, pod_name="p")
+    run: dict[str, Any] = plain(Run("r1", HOSTILE, state, created_at=BEGAN, tasks=(task,), **more))
+    return run
+
+
+def recorded(folder: Path) -> Path:
+    """A run that ends, and a service whose canary gets more traffic: four changes in a minute."""
+    path = folder / "incident.jsonl.gz"
+    writer = Writer(path, AT, limit=10**6)
+
+    def write(after: float, source: str, values: Any, **told: Any) -> None:
+        writer.write({"at": AT + after, "source": source, "told": {"at": AT + after} | told, "set": values})
+
+    def service(percent: int) -> dict[str, Any]:
+        metadata = {"name": "churn", "namespace": "ns", "resourceVersion": str(percent)}
+        return {"metadata": metadata, "spec": {"predictor": {}}, "status": status("churn", percent)}
+
+    write(10, "place", {"": {"entered": "prod", "server": "kfp.example", "namespace": "ns", "context": "prod"}})
+    write(10, "runs", {"": {"total": 1}, "run/r1": a_run("RUNNING")})
+    write(20, "services", {"service/ns/churn": service(10)}, live=True)
+    config_map = release.document(remembered("churn"), "churn", "ns")
+    write(20, "services", {"map/ns/kanary-churn": config_map["metadata"]}, live=True)
+    write(
+        20, "services", {f"data/{key}/ns/kanary-churn": value for key, value in config_map["data"].items()}, live=True
+    )
+    write(30, "runs", {"run/r1": a_run("FAILED", error="out of memory", finished_at=BEGAN + timedelta(seconds=29))})
+    write(30, "logs", {"task/r1/t": "epoch 1\nMemoryError \x1b[2J\n"})
+    write(70, "services", {"service/ns/churn": service(50)}, live=True)
+    writer.close()
+    return path
+
+
+@pytest.fixture
+def make(tmp_path: Path, utc: None) -> Callable[..., Replay]:
+    def made(path: Path | None = None) -> Replay:
+        hub = ReplayHub(read(path or recorded(tmp_path)), rig.settings(tmp_path, {}), paused=True)
+        return Replay(hub, "kanary")
+
+    return made
+
+
+@pytest.fixture
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def hub_of(pilot: Pilot[None]) -> ReplayHub:
+    app = pilot.app
+    assert isinstance(app, Replay)
+    assert isinstance(app.hub, ReplayHub)
+    return app.hub
+
+
+@pytest.mark.parametrize("size", [SIZE, (200, 60)])
+async def test_a_recording_is_held_stepped_and_played_with_keys_that_are_seen(
+    make: Callable[..., Replay], size: tuple[int, int]
+) -> None:
+    async with make().run_test(size=size, notifications=True) as pilot:
+        await until(pilot, loaded(pilot))
+        assert "REPLAY" in picture(pilot).splitlines()[0]
+        assert "ns ns" in picture(pilot).splitlines()[0]
+        assert "READ-ONLY" not in picture(pilot)
+        assert "2026-11-20 07:00:10" in picture(pilot)
+        assert "Space play , back . step - slower + faster < start > end" in flat(pilot)
+        assert all(len(line) <= size[0] for line in picture(pilot).splitlines())
+        assert text(table(pilot), "r1", "state").startswith("▶ RUNNING")
+        # Ages are those of then.
+        assert text(table(pilot), "r1", "duration") == "10 s"
+        await pilot.press("full_stop", "full_stop")
+        await until(pilot, lambda: text(table(pilot), "r1", "state").startswith("✗ FAILED"))
+        assert "2026-11-20 07:00:30" in picture(pilot)
+        await pilot.press("comma", "comma")
+        await until(pilot, lambda: text(table(pilot), "r1", "state").startswith("▶ RUNNING"))
+        await pilot.press("greater_than_sign")
+        await sees(pilot, "2026-11-20 07:01:10")
+        assert "1m 00s of 1m 00s  end" in picture(pilot)
+        await until(pilot, lambda: text(table(pilot), "r1", "state").startswith("✗ FAILED"))
+        await pilot.press("less_than_sign", *("plus",) * 9)
+        await sees(pilot, "‖ ×300")
+        await pilot.press("space")
+        await until(pilot, lambda: hub_of(pilot).at_end and hub_of(pilot).paused)
+        await pilot.press(*("minus",) * 6, "space")
+        await sees(pilot, "▶ ×1 ")
+        await pilot.press("question_mark")
+        await sees(pilot, "hold the recording where it is")
+
+
+async def test_what_the_file_says_is_text_and_what_is_typed_is_typed(make: Callable[..., Replay]) -> None:
+    async with make().run_test(size=(120, 30), notifications=True) as pilot:
+        await until(pilot, loaded(pilot))
+        await sees(pilot, "[red]night[/]ly")
+        assert "\x1b" not in picture(pilot)
+        await pilot.press("slash", "a", "space", "full_stop", "plus", "less_than_sign")
+        await sees(pilot, "filter: a .+<")
+        assert hub_of(pilot).speed == 1.0
+        assert hub_of(pilot).position == AT + 10
+
+
+async def test_acts_are_refused_with_their_reason(make: Callable[..., Replay]) -> None:
+    async with make().run_test(size=(120, 30), notifications=True) as pilot:
+        await until(pilot, loaded(pilot))
+        await pilot.press("greater_than_sign")
+        for view, keys in (("1", "STRCA"), ("2", "RPTHA")):
+            await pilot.press(view)
+            await until(pilot, loaded(pilot, {"1": "runs-table", "2": "services-table"}[view]))
+            for key in keys:
+                pilot.app.clear_notifications()
+                await pilot.press(key)
+                await sees(pilot, "This is a recording: nothing can be changed.")
+                assert not isinstance(pilot.app.screen, Dialog)
+        pilot.app.clear_notifications()
+        await pilot.press("r")
+        await sees(pilot, "there is no server to ask")
+
+
+async def test_an_opened_run_and_service_follow_the_recording(make: Callable[..., Replay]) -> None:
+    async with make().run_test(size=(120, 30), notifications=True) as pilot:
+        await until(pilot, loaded(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
+        await sees(pilot, "This log is not in the recording")
+        await pilot.press("full_stop", "full_stop")
+        await sees(pilot, "✗ out of memory")
+        await sees(pilot, "MemoryError")
+        await pilot.press("comma")
+        await until(pilot, lambda: "✗ out of memory" not in picture(pilot) and "MemoryError" not in picture(pilot))
+        await pilot.press("escape", "2")
+        await until(pilot, loaded(pilot, "services-table"))
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, ServiceScreen))
+        await sees(pilot, "asked 10 %, effective 10 %")
+        await pilot.press("greater_than_sign")
+        await sees(pilot, "asked 50 %, effective 50 %")
+        await pilot.press("tab")
+        await sees(pilot, "why 1")
+        await pilot.press("tab", "tab")
+        await sees(pilot, "`kanary record --logs` takes them")
+
+
+async def test_a_recording_that_is_not_whole_says_so(make: Callable[..., Replay], tmp_path: Path) -> None:
+    whole = gzip.decompress(recorded(tmp_path).read_bytes())
+    cut = tmp_path / "cut"
+    cut.write_bytes(gzip.compress(whole[: whole.rindex(b"\n", 0, -1) + 5]))
+    async with make(cut).run_test(size=(120, 30), notifications=True) as pilot:
+        await sees(pilot, "as far as it is whole: its last line has no end")
+        await pilot.press("greater_than_sign")
+        await sees(pilot, "2026-11-20 07:00:30")
+        await sees(pilot, "end: not whole")
+
+
+# ---- recording
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeKfp]:
+    ended = {"finished_at": "2026-11-20T07:01:05Z"}
+    tasks = [task_json("ingest"), task_json("train", "FAILED", error={"message": "no memory"}, task_id="v")]
+    runs = [
+        run_json("aaaaaaaa-0000-4000-8000-000000000000", "nightly", "FAILED", tasks=tasks, **ended),
+        run_json("bbbbbbbb-0000-4000-8000-000000000000", "on new data", tasks=[task_json("train")], **ended),
+    ]
+    with serving(FakeKfp(runs=runs, logs={"pod-train": "epoch 1\nMemoryError\n"})) as server:
+        yield server
+
+
+async def test_a_recording_shows_what_the_live_monitor_shows(
+    space: Namespace, metrics: FakePrometheus, fake: FakeKfp, utc: None, tmp_path: Path
+) -> None:
+    space.put("churn", 20)
+    space.remember("churn")
+    space.put("calm")
+    space.happened("churn", "Rolled", "to [red]v2[/]")
+    metrics.rates = {"churn-predictor-00001": (80.0, 0.0, 2.0, 12.0), "churn-predictor-00002": (20.0, 0.5, 3.0, 48.0)}
+    metrics.drift = FakeDrift(watched(space.name))
+    given = {"kubeconfig": str(space.server.kubeconfig), "kfp_endpoint": fake.url, "prometheus_url": metrics.url}
+    app = rig.monitor(tmp_path, given)
+    app.hub.scope = Scope(space.name, False, 0.2)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        live = await pictures(pilot)
+    path = tmp_path / "x.jsonl.gz"
+    hub = Hub(Connections(rig.settings(tmp_path, given)), app.hub.scope)
+    writer = Writer(path, time.time(), limit=10**7)
+    recorder = Recorder(hub, writer, logs=True)
+    recording = asyncio.create_task(recorder.run(None, lambda: None))
+    deadline = time.monotonic() + 40
+    while not {"bins", "logs", "pods", "rights", "alerts"} <= set(recorder._known) or len(recorder._known["bins"]) < 2:
+        assert time.monotonic() < deadline, set(recorder._known)
+        await asyncio.sleep(0.05)
+    recording.cancel()
+    await asyncio.gather(recording, return_exceptions=True)
+    await hub.connections.close()
+    writer.close()
+    replayed = ReplayHub(read(path), rig.settings(tmp_path, {}), paused=True)
+    replayed.seek(replayed.recording.end)
+    async with Replay(replayed, "kanary").run_test(size=(120, 42), notifications=True) as pilot:
+        again = await pictures(pilot)
+    for name, shown in live.items():
+        assert without_header(again[name], 4) == without_header(shown, 2), name
+
+
+async def pictures(pilot: Pilot[None]) -> dict[str, str]:
+    """Every view and opened screen, once all of it is there."""
+    found = {}
+
+    async def take(name: str, there: str) -> None:
+        await sees(pilot, there)
+        await pilot.pause(0.3)
+        found[name] = scrubbed(picture(pilot))
+
+    await until(pilot, loaded(pilot))
+    await take("runs", "on new data")
+    await pilot.press("j", "enter")
+    await take("run", "MemoryError")
+    await pilot.press("escape", "2")
+    await until(pilot, loaded(pilot, "services-table"))
+    await take("services", "48 ms")
+    await pilot.press("enter")
+    await take("service", "requests/s 80.0 20.0")
+    await pilot.press("tab")
+    await take("history", "why 1")
+    await pilot.press("tab")
+    await take("of service", "Rolled")
+    await pilot.press("escape", "3")
+    await take("drift", "last 24 h")
+    await pilot.press("enter")
+    await take("column", "from 78")
+    await pilot.press("escape", "4")
+    await take("events", "Rolled: to [red]v2[/]")
+    return found
+
+
+def without_header(shown: str, lines: int) -> str:
+    """The picture below the header; what time of day it is stands in it."""
+    return re.sub(r"\d\d:\d\d:\d\d", "TIME", "\n".join(shown.splitlines()[lines:]))
+
+
+@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_recording_is_whole_and_says_what_is_in_it(
+    fake: FakeKfp, tmp_path: Path, name: signal.Signals
+) -> None:
+    path = tmp_path / "x.jsonl.gz"
+    command = [sys.executable, "-P", "-m", "kanary", "record", str(path), "--endpoint", fake.url]
+    environ = os.environ | {"PYTHONPATH": str(ROOT), "KUBECONFIG": str(tmp_path / "none"), "HOME": str(tmp_path)}
+    with subprocess.Popen(
+        command, env=environ, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as recorder:  # fmt: skip
+        deadline = time.monotonic() + 60
+        while RUN not in so_far(path):
+            assert time.monotonic() < deadline, so_far(path)
+            assert recorder.poll() is None
+            time.sleep(0.05)
+        recorder.send_signal(name)
+        said, errors = recorder.communicate(timeout=60)
+    assert recorder.returncode == 0, errors
+    assert f"kanary replay {path}" in said
+    assert "nothing of services is in it" in errors
+    found = read(path)
+    assert found.cut == ""
+    assert RUN in so_far(path)
+
+
+RUN = "run/aaaaaaaa-0000-4000-8000-000000000000"
+
+
+def so_far(path: Path) -> Collection[str]:
+    """The runs in a recording, as far as it goes."""
+    try:
+        found = read(path)
+    except InputError:
+        return ()
+    return found.state(len(found.lines)).get("runs", ({}, {}))[1].keys()
