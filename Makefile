@@ -26,11 +26,11 @@ SCHEMA := $(CURDIR)/build/data/schema.json
 GATES := $(PROJECT)/gates.json
 ARGS :=
 
-.PHONY: help setup demo test check compile submit up down monitor bench images soak clean
+.PHONY: help setup demo test check compile submit up down monitor bench screenshots images soak clean
 
 help:
 	@echo "Kanary: a PyTorch model from raw data to production traffic on Kubeflow. Start with: make demo"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install what the other targets need into .venv (EXTRAS=train,sandbox,... for a choice)
 	$(call SETUP,$(EXTRAS))
@@ -80,6 +80,10 @@ bench: ## measure against peers (ARGS="rollback" for a choice)
 	@set -- $(or $(ARGS),$(patsubst bench/%.py,%,$(shell grep -ls __main__ bench/*.py))); \
 	[ $$# -gt 0 ] || echo "there are no benchmarks yet"; \
 	for name; do PATH="$(BIN):$$PATH" PYTHONPATH="$(CURDIR)" "$(BIN)/python" -P -m "bench.$$name" || failed=1; done; [ -z "$$failed" ]
+
+screenshots: ## draw the README's pictures anew, from the recording in docs/ (RECORDING=FILE for another)
+	$(call SETUP,)
+	@PYTHONPATH="$(CURDIR)" $(PY) docs/screenshots.py $(RECORDING)
 
 images: ## build the container images (TARGETS="train serve" for a choice, PUSH=1, OPTIONS for the engine's build)
 	@python3 -I deploy/images.py $(TARGETS) $(if $(PUSH),--push) --options '$(OPTIONS)'

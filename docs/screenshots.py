@@ -28,7 +28,7 @@ SIZE = (120, 32)
 _STILL = 0.5  # seconds without a change: whatever was asked for has come
 _PATIENCE = 30.0
 # The keys that lead to each picture, one after the other.
-PICTURES = (
+PICTURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("runs", ("1",)),
     ("services", ("2",)),
     ("service", ("enter",)),

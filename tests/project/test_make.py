@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = (
-    "setup", "demo", "test", "check", "compile", "submit", "up", "down", "monitor", "bench", "images", "soak", "clean",
+    "setup", "demo", "test", "check", "compile", "submit", "up", "down", "monitor", "bench", "screenshots",
+    "images", "soak", "clean",
 )  # fmt: skip
 
 

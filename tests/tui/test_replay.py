@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import importlib.util
 import os
 import re
 import signal
@@ -195,6 +196,38 @@ async def test_a_recording_that_is_not_whole_says_so(make: Callable[..., Replay]
         await pilot.press("greater_than_sign")
         await sees(pilot, "2026-11-20 07:00:30")
         await sees(pilot, "end: not whole")
+
+
+def test_the_readme_shows_pictures_that_fetch_nothing() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"\]\((docs/\w+\.svg)\)", text))
+    assert shown == {f"docs/{name}.svg" for name, _ in screenshots().PICTURES}
+    for name in shown:
+        svg = (ROOT / name).read_text(encoding="utf-8")
+        assert set(re.findall(r"\w+://[^\"'\s<)]+", svg.partition("<defs>")[0])) == {"http://www.w3.org/2000/svg"}
+        assert "@import" not in svg
+        assert "url(#" in svg
+
+
+async def test_a_picture_is_the_same_each_time(utc: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = screenshots()
+    monkeypatch.setattr(module, "PICTURES", (("services", ("2",)),))
+    drawn = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        (path,) = await module.draw(ROOT / "docs" / "incident.jsonl.gz", folder)
+        drawn.append(path.read_bytes())
+    assert drawn[0] == drawn[1]
+    assert b"breast-cancer" in drawn[0]
+
+
+def screenshots() -> Any:
+    spec = importlib.util.spec_from_file_location("screenshots", ROOT / "docs" / "screenshots.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 # ---- recording
