@@ -25,6 +25,7 @@ from tui.replay import Replay
 
 HERE = Path(__file__).resolve().parent
 SIZE = (120, 32)
+AT = 58.5  # seconds after the start of the recording
 _STILL = 0.5  # seconds without a change: whatever was asked for has come
 _PATIENCE = 30.0
 # The keys that lead to each picture, one after the other.
@@ -32,8 +33,7 @@ PICTURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("runs", ("1",)),
     ("services", ("2",)),
     ("service", ("enter",)),
-    ("drift", ("escape", "3")),
-    ("events", ("4",)),
+    ("events", ("escape", "4")),
 )
 # Rich's own names a font at a server of somebody else's.
 SVG = """\
@@ -64,9 +64,9 @@ SVG = """\
 
 
 async def draw(recording: Path, folder: Path) -> list[Path]:
-    """Writes each picture as it looks at the end of the recording, and gives their paths."""
+    """Writes each picture as it looks at that moment of the recording, and gives their paths."""
     hub = ReplayHub(read(recording), config.load({}, {"HOME": str(folder)}, folder), paused=True)
-    hub.seek(hub.recording.end)
+    hub.seek(hub.recording.start + AT)
     app, drawn = Replay(hub, "kanary"), []
     async with app.run_test(size=SIZE) as pilot:
         for name, keys in PICTURES:

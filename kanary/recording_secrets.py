@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -81,10 +81,16 @@ def clean_text(text: str) -> str:
     return _FREE.sub(rf"\1{LEFT_OUT}", text)
 
 
-def clean_json(text: str) -> str:
-    """The same for a text that is JSON itself; one that is none is left out: nobody knows what it holds."""
+def clean_json(text: str, without: Sequence[str] = ()) -> str:
+    """The same for a text that is JSON itself; one that is none is left out: nobody knows what it holds.
+
+    `without`: keys of it that go, too.
+    """
     try:
-        return json.dumps(clean(json.loads(text)), separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+        found = clean(json.loads(text))
+        if isinstance(found, dict):
+            found = {key: value for key, value in found.items() if key not in without}
+        return json.dumps(found, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
     except (ValueError, RecursionError):
         return LEFT_OUT
 
