@@ -9,8 +9,10 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
+from kanary import kfp_pods
 from kanary import recording_items as items
 from kanary import recording_secrets as secrets
 from kanary.errors import InputError, KanaryError
@@ -83,8 +85,10 @@ class Recorder:
         snapshot = self._hub.snapshot(name)
         told = items.told(snapshot, time.time() - self._hub.seconds())
         if name == SERVICES:
-            documents, maps = self._hub.documents.value, self._hub.config_maps.value
-            parts = items.parts_of_cluster(documents, maps or {}) if documents is not None else None
+            hub = self._hub
+            beside = (hub.config_maps.value or {}, hub.routes.value or {}, hub.pods.value or {})
+            documents = hub.documents.value
+            parts = items.parts_of_cluster(documents, *beside) if documents is not None else None
         else:
             parts = _PARTS[name](snapshot.value) if snapshot.value is not None else None
         self._write(name, parts, told)
@@ -135,14 +139,13 @@ class Recorder:
     # ---- what opened screens show
 
     async def _look_closer(self) -> None:
+        looks = [self._distributions, *([self._task_logs, self._server_logs] if self._logs else [])]
         while True:
-            try:
-                await self._distributions()
-                if self._logs:
-                    await self._task_logs()
-                    await self._server_logs()
-            except KanaryError as error:
-                log.info("not recorded: %s", error.message)  # the source itself tells of its server
+            for look in looks:
+                try:
+                    await look()
+                except KanaryError as error:
+                    log.info("not recorded: %s", error.message)  # the source itself tells of its server
             await asyncio.sleep(_AGAIN)
 
     async def _distributions(self) -> None:
@@ -168,16 +171,34 @@ class Recorder:
         runs.sort(key=lambda run: (run.state == "FAILED", str(run.created_at)), reverse=True)
         for run in runs[:_RUNS]:
             for task in run.tasks:
-                if task.pod_name and task.started_at and f"{run.run_id}/{task.task_id}" not in self._ended:
-                    await self._task_log(run, task)
+                if task.pod_name and task.started_at:
+                    opened = partial(self._hub.details.task_log, run.run_id, task, follow=False)
+                    await self._task_log(f"task/{run.run_id}/{task.task_id}", task, opened)
+            await self._unnamed_logs(run)
 
-    async def _task_log(self, run: Run, task: TaskDetail) -> None:
-        key = f"{run.run_id}/{task.task_id}"
-        text = await _end_of(self._hub.details.task_log(run.run_id, task, follow=False))
+    async def _unnamed_logs(self, run: Run) -> None:
+        """Of tasks whose pods the server does not name."""
+        tasks = [task for task in run.tasks if kfp_pods.ran_unnamed(task, run.tasks)]
+        if not tasks or (run.final and f"run/{run.run_id}" in self._ended):
+            return
+        pods = await self._hub.details.run_pods(run.run_id)
+        self._put(PODS, f"run/{run.run_id}", [items.pod(pod) for pod in pods])
+        for task in tasks:
+            namespace, name = kfp_pods.pod_of(task, run.tasks, pods)
+            if name:
+                opened = partial(self._hub.details.pod_log, namespace, name, follow=False)
+                await self._task_log(f"pod/{namespace}/{name}", task, opened)
+        if run.final:
+            self._ended.add(f"run/{run.run_id}")
+
+    async def _task_log(self, key: str, task: TaskDetail, opened: Callable[[], Awaitable[AsyncIterator[str]]]) -> None:
+        if key in self._ended:
+            return
+        text = await _end_of(opened())
         if task.final:
             self._ended.add(key)
         if text is not None:
-            self._put(LOGS, f"task/{key}", text)
+            self._put(LOGS, key, text)
 
     async def _server_logs(self) -> None:
         services = self._hub.services.value or {}

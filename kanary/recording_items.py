@@ -12,6 +12,7 @@ from typing import Any
 
 from kanary import recording_secrets as secrets
 from kanary.errors import InputError
+from kanary.kfp_pods import NODE_NAME
 from kanary.kfp_types import Run
 from kanary.recording_types import plain, restored
 from kanary.rollout import profiles
@@ -52,13 +53,22 @@ def parts_of_runs(runs: Runs) -> Iterator[Part]:
         yield f"run/{run_id}", run, _plain
 
 
-def parts_of_cluster(documents: Mapping[str, Document], config_maps: Mapping[str, Document]) -> Iterator[Part]:
+def parts_of_cluster(
+    documents: Mapping[str, Document],
+    config_maps: Mapping[str, Document],
+    routes: Mapping[str, Document],
+    pods: Mapping[str, Document],
+) -> Iterator[Part]:
     for key, document in documents.items():
         yield f"service/{key}", document, secrets.clean
     for key, config_map in config_maps.items():
         yield f"map/{key}", config_map.get("metadata") or {}, secrets.clean
         for name, text in (config_map.get("data") or {}).items():
             yield f"data/{name}/{key}", text, _data
+    for key, route in routes.items():
+        yield f"route/{key}", route, secrets.clean
+    for key, found in pods.items():
+        yield f"pod/{key}", found, _serving_pod
 
 
 def parts_of_metrics(metrics: Metrics) -> Iterator[Part]:
@@ -101,8 +111,11 @@ def pod(document: Document) -> dict[str, Any]:
     """What of a pod tells whose it is."""
     metadata = document.get("metadata") or {}
     kept = {name: metadata[name] for name in ("name", "namespace", "creationTimestamp") if metadata.get(name)}
-    labels = {key: text for key, text in (metadata.get("labels") or {}).items() if "knative" in key or "kserve" in key}
-    return {"metadata": kept | {"labels": labels}}
+    told = metadata.get("labels") or {}
+    labels = {key: text for key, text in told.items() if key == "app" or "knative" in key or "kserve" in key}
+    node = (metadata.get("annotations") or {}).get(NODE_NAME)
+    annotations = {NODE_NAME: secrets.clean_text(node)} if isinstance(node, str) else {}
+    return {"metadata": kept | {"labels": labels, "annotations": annotations}}
 
 
 def tail(before: Any, after: Any) -> list[Any] | None:
@@ -124,6 +137,10 @@ def _places(before: Any, first: Any) -> Iterator[int]:
         yield from [found] if (found := before.find(first)) > 0 else []
         return
     yield from (index for index, value in enumerate(before) if value == first[0])
+
+
+def _serving_pod(document: Document) -> dict[str, Any]:
+    return pod(document) | {"status": secrets.clean(document.get("status") or {})}
 
 
 def _plain(value: Any) -> Any:
@@ -172,6 +189,8 @@ def runs(items: Items) -> Runs:
 def services(items: Items, before: Services) -> Services:
     documents: dict[str, dict[str, Any]] = {}
     config_maps: dict[str, dict[str, Any]] = {}
+    routes = {key: _mapping(value, key) for key, value in _under("route", items)}
+    pods = {key: _mapping(value, key) for key, value in _under("pod", items)}
     for key, value in items.items():
         kind, _, rest = key.partition("/")
         if kind == "service":
@@ -183,7 +202,7 @@ def services(items: Items, before: Services) -> Services:
         name, _, owner = rest.partition("/")
         if kind == "data" and owner in config_maps:
             config_maps[owner]["data"][name] = value
-    found: dict[str, Service] = joined(Snapshot(documents), Snapshot(config_maps), before)
+    found: dict[str, Service] = joined(Snapshot(documents), Snapshot(config_maps), before, routes, pods)
     return MappingProxyType(found)
 
 

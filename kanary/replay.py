@@ -236,11 +236,14 @@ class RecordedDetails:
     async def task_log(self, run_id: str, task: TaskDetail, *, follow: bool) -> AsyncIterator[str]:
         return self._log(f"task/{run_id}/{task.task_id}")
 
+    async def run_pods(self, run_id: str) -> list[Mapping[str, Any]]:
+        return [*self._pods(f"run/{run_id}")]
+
+    async def pod_log(self, namespace: str, pod: str, *, follow: bool) -> AsyncIterator[str]:
+        return self._log(f"pod/{namespace}/{pod}")
+
     async def pods(self, service: str) -> list[dict[str, Any]]:
-        found = self._hub.recorded_value(PODS, service)
-        if not isinstance(found, list):
-            raise KanaryError("No logs are in this recording: `kanary record --logs` takes them.")
-        return [pod for pod in found if isinstance(pod, dict)]
+        return self._pods(service)
 
     async def server_log(self, namespace: str, pod: str, *, follow: bool) -> AsyncIterator[str]:
         return self._log(f"server/{namespace}/{pod}")
@@ -248,6 +251,12 @@ class RecordedDetails:
     async def spread(self, finding: Finding) -> tuple[Bin, ...]:
         found = self._hub.recorded_value(BINS, finding.key)
         return items.bins(found) if isinstance(found, list) else ()
+
+    def _pods(self, key: str) -> list[dict[str, Any]]:
+        found = self._hub.recorded_value(PODS, key)
+        if not isinstance(found, list):
+            raise KanaryError("No logs are in this recording: `kanary record --logs` takes them.")
+        return [pod for pod in found if isinstance(pod, dict)]
 
     def _log(self, key: str) -> AsyncIterator[str]:
         text = self._hub.recorded_value(LOGS, key)

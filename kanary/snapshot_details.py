@@ -87,7 +87,7 @@ class LiveDetails:
         return await self._log(namespace, pod, follow, container=_CONTAINER, tail=TAIL)
 
     async def _log(
-        self, namespace: str, pod: str, follow: bool, *, container: str, tail: int | None = None
+        self, namespace: str, pod: str, follow: bool, *, container: str, tail: int = 0
     ) -> AsyncIterator[str]:
         api = await self._connections.kubernetes()
         from kanary import kubernetes as k8s

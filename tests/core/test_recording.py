@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import zlib
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from kanary import config, recording
 from kanary import recording_items as items
 from kanary import recording_secrets as secrets
 from kanary.errors import InputError, KanaryError
+from kanary.kfp_pods import NODE_NAME
 from kanary.kfp_types import Artifact, Run, TaskDetail, Values
 from kanary.recorder import Recorder
 from kanary.recording import Full, Writer, read
@@ -31,6 +33,7 @@ from kanary.snapshot_metrics import Course, Metrics, Point
 from kanary.snapshot_rights import Rights
 from kanary.snapshot_runs import Runs
 from kanary.snapshot_services import joined
+from tests.core.test_snapshot_services import route, standard
 
 BEGAN = 1_795_900_000.0
 MOMENT = datetime(2026, 11, 20, 7, 0, tzinfo=UTC)
@@ -206,16 +209,17 @@ def test_snapshots_come_back_as_they_were() -> None:
     drift = Drift({model.key: model}, {key: finding}, 1, True, 1.0, 0.5, past)
     point = Point(5.0, 2.0, None, 0.5, 0.25)
     stretch = Stretch("alert", {"alertname": "Slow"}, MOMENT, MOMENT, 2, "it is slow", False)
-    for parts, back, value in (
+    values: tuple[tuple[Any, Any, Any], ...] = (
         (items.parts_of_runs, items.runs, Runs({"r1": run}, total=9)),
         (items.parts_of_drift, items.drift, drift),
         (items.parts_of_drift, items.drift, Drift()),
         (items.parts_of_metrics, items.metrics, Metrics({"ns/a": Course((point, point))}, profiles.ALL[0], 30.0, 5.0)),
         (items.parts_of_alerts, items.alerts, Alerts((stretch, replace(stretch, kind="drift")))),
         (items.parts_of_rights, items.rights, Rights("ada", {"act": ("patch this",)})),
-    ):
-        written = json.loads(json.dumps({key: make(origin) for key, origin, make in parts(value)}))  # type: ignore[operator]
-        assert back(written) == value  # type: ignore[operator]
+    )
+    for parts, back, value in values:
+        written = json.loads(json.dumps({key: make(origin) for key, origin, make in parts(value)}))
+        assert back(written) == value
     now = items.snapshot(
         None, json.loads(json.dumps(items.told(failed(succeeded(1, 5.0), ("no", "try"), 9.0, 2.0), 100.0)))
     )
@@ -261,90 +265,60 @@ def test_services_are_read_from_what_kubernetes_told_as_they_are_live() -> None:
         "data": {"epoch": "3", "history": json.dumps(history)},
     }
     documents, maps = {"ns/churn": document}, {"ns/kanary-churn": config_map}
-    written = {key: make(origin) for key, origin, make in items.parts_of_cluster(documents, maps)}
+    written = {key: make(origin) for key, origin, make in items.parts_of_cluster(documents, maps, {}, {})}
     live = joined(Snapshot(documents), Snapshot(maps), {})
     assert items.services(json.loads(json.dumps(written)), {}) == live
     assert live["ns/churn"].state.history[0].version == "v1"
 
 
-# ---- secrets
-
-
-REF = {"secretKeyRef": {"name": "s", "key": "k"}}
-
-
-def test_no_secret_gets_in() -> None:
-    secret = "hunter2-5f3a"
-    held = {
-        "metadata": {
-            "annotations": {"kubectl.kubernetes.io/last-applied-configuration": f'{{"token": "{secret}"}}'},
-            "managedFields": [secret],
-        },
-        "spec": {
-            "containers": [
-                {
-                    "env": [{"name": "PLAIN", "value": secret}, {"name": "FROM", "valueFrom": REF}],
-                    "args": ["--api-token", secret, f"--password={secret}", "--epochs", "3", "-v"],
-                    "command": ["sh", "-c", f"run --secret {secret} && echo ok"],
-                }
-            ],
-            "storage": {"s3_secret_key": secret, "keyId": "AKIAABCDEFGHIJKLMNOP", "parameters": {"password": secret}},
-            "uri": f"https://user:{secret}@host/x?X-Amz-Signature={secret}&part=1",
-        },
-        "parameters": [{"name": "DB_PASSWORD", "value": secret}, {"name": "epochs", "value": "3"}],
-        "log": f"Authorization: Bearer {secret}\ntoken={secret}\npassword: '{secret}'\nAPI_KEY = {secret}",
-        "key": f"-----BEGIN RSA PRIVATE KEY-----\n{secret}\n-----END RSA PRIVATE KEY-----",
-        "jwt": f"x eyJhbGciOiJIUzI1NiJ9.{secret}abcd.sig y",
-    }  # fmt: skip
-    found = json.dumps(secrets.clean(held))
-    assert secret not in found
-    assert "AKIA" not in found
-    for kept in ("secretKeyRef", "--epochs", "part=1", "&& echo ok", '"value": "3"', "host/x", '"name": "PLAIN"'):
-        assert kept in found
-    assert secret not in secrets.clean_json(json.dumps(held))
-    assert secrets.clean_json(f"token {secret}") == secrets.LEFT_OUT
-
-
-@pytest.mark.parametrize(
-    "harmless",
-    [
-        {"tokenizer": "bert", "max_tokens_seconds": "3", "secretName": "s3", "keyboard": "qwerty"},
-        "step 'validate': DataError: the data break their schema, see http://host:8080/a@b",
-        "a bearer of news", "s3://bucket/key/model.safetensors", ["--monkey", "5"], 17, None,
-    ],
-)  # fmt: skip
-def test_what_is_no_secret_stays_as_it_is(harmless: Any) -> None:
-    assert secrets.clean(harmless) == harmless
-
-
-def test_secrets_of_every_source_are_left_out(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    hub = Hub(Connections(config.load({}, {"HOME": str(tmp_path)}, tmp_path)), Scope("ns"))
-    writer = Writer(path, BEGAN, limit=10**6)
-    Recorder(hub, writer)
-    secret = {"env": [{"name": "A", "value": "hunter2"}]}
-    hub.documents = succeeded({"ns/a": {"metadata": {"name": "a", "namespace": "ns"}, "spec": secret}}, 1.0)
-    state = {
-        "metadata": {"name": "kanary-a"},
-        "data": {"history": json.dumps([{"predictor": secret}]), "note": "hunter2"},
+def test_in_standard_mode_route_and_pods_come_back_too() -> None:
+    documents: dict[str, Any] = {"ns/m": standard()}
+    routes: dict[str, Any] = {"ns/m-predictor": route(80, 20)}
+    waits = {"waiting": {"reason": "CrashLoopBackOff", "message": "no memory"}}
+    pod = {
+        "metadata": {"name": "p", "labels": {"app": "isvc.m-r2-predictor"}},
+        "spec": {"containers": [{"env": [{"name": "A", "value": "hunter2"}]}]},
+        "status": {"containerStatuses": [{"name": "kserve-container", "state": waits}]},
     }
-    hub.config_maps = succeeded({"ns/kanary-a": state}, 1.0)
-    event = {
-        "metadata": {"annotations": {"x": "hunter2"}},
-        "reason": "R",
-        "message": "password=hunter2",
-        "involvedObject": {"name": "a"},
-    }
-    hub._tell(SERVICES, succeeded({}, 1.0))
-    hub._tell(EVENTS, succeeded({"ns/e": event}, 1.0))
-    task = replace(TASK, error="token: hunter2", inputs=Values({"password": "hunter2"}))
-    hub._tell(RUNS, succeeded(Runs({"r": replace(RUN, parameters={"db_password": "hunter2"}, tasks=(task,))}), 1.0))
-    hub._tell(METRICS, failed(Snapshot(), KanaryError("no answer of http://me:hunter2@host", "h"), 1.0, 2.0))
+    parts = items.parts_of_cluster(documents, {}, routes, {"ns/p": pod})
+    written = json.dumps({key: make(origin) for key, origin, make in parts})
+    live = joined(Snapshot(documents), Snapshot({}), {}, routes, {"ns/p": pod})["ns/m"]
+    again = items.services(json.loads(written), {})["ns/m"]
+    assert again.status == live.status
+    assert again.status.split == {"m-predictor": 80, "m-r2-predictor": 20}
+    assert "CrashLoopBackOff" in again.status.failure
+    assert "hunter2" not in written
+
+
+async def test_logs_of_pods_that_the_server_does_not_name_are_recorded(tmp_path: Path) -> None:
+    class Asked:
+        async def run_pods(self, run_id: str) -> list[dict[str, Any]]:
+            node = {"annotations": {NODE_NAME: "nightly-x.root.train.executor"}}
+            return [{"metadata": {"name": "train-1", "namespace": "ns"} | node, "spec": {"secret": "hunter2"}}]
+
+        async def pod_log(self, namespace: str, pod: str, *, follow: bool) -> AsyncIterator[str]:
+            async def pieces() -> AsyncIterator[str]:
+                yield f"{namespace}/{pod} says token=hunter2\n"
+
+            return pieces()
+
+    run = replace(RUN, state="SUCCEEDED", tasks=(replace(TASK, state="SUCCEEDED", pod_name=""),))
+    settings = config.load({}, {"HOME": str(tmp_path)}, tmp_path)
+    hub = Hub(Connections(settings), Scope("ns"))
+    writer = Writer(tmp_path / "x", BEGAN, limit=10**6)
+    recorder = Recorder(hub, writer, logs=True)
+    hub._details = Asked()  # type: ignore[assignment]
+    hub._tell(RUNS, succeeded(Runs({"r1": run}), 1.0))
+    await recorder._task_logs()
     writer.close()
-    text = gzip.decompress(path.read_bytes()).decode()
-    assert text.count("\n") == 5
-    assert "hunter2" not in text
-    assert text.count(secrets.LEFT_OUT) >= 7
+    again = hub_of(tmp_path / "x", tmp_path)
+    again.seek(again.recording.end)
+    again._show()
+    (found,) = await again.details.run_pods("r1")
+    assert found["metadata"]["annotations"] == {NODE_NAME: "nightly-x.root.train.executor"}
+    said = [piece async for piece in await again.details.pod_log("ns", "train-1", follow=False)]
+    assert said == [f"ns/train-1 says token={secrets.LEFT_OUT}\n"]
+    assert "hunter2" not in gzip.decompress((tmp_path / "x").read_bytes()).decode()
 
 
 # ---- the clock
