@@ -11,6 +11,7 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
+from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher
 
@@ -60,6 +61,7 @@ class ServiceScreen(Screen[None], ServiceActs):
         self.hub, self._key = hub, key
         self._wake = asyncio.Event()
         self._pods: Snapshot[list[dict[str, Any]]] = Snapshot()
+        self._drawn = Size()  # of the charts
         self._rows: dict[str, Row] = {}
         self._history: dict[str, Row] = {}
         self._events: dict[str, Entry] = {}
@@ -148,9 +150,9 @@ class ServiceScreen(Screen[None], ServiceActs):
     def _display_pane(self, service: Service, now: datetime) -> None:
         pane = self._panes.current
         if pane == "charts":
-            size = self._panes.size
-            lines = charts(service, self.hub.metrics.value, size.width - 2, size.height)
-            self._charts.tell(self._styled(lines))
+            self._draw_charts(service)
+            # What stands above may have grown: the charts are drawn again once they have their new height.
+            self.call_after_refresh(self._fit_charts)
         elif pane == "history":
             self._history = history_rows(service, now)
             self._history_table.show(list(self._history), lambda key: self._history[key])
@@ -163,6 +165,16 @@ class ServiceScreen(Screen[None], ServiceActs):
             self._yaml.tell(Text(plain(as_yaml(service.document))))
         else:
             self._log.watch_log(self._tail(service))
+
+    def _draw_charts(self, service: Service) -> None:
+        self._drawn = self._panes.size
+        lines = charts(service, self.hub.metrics.value, self._drawn.width - 2, self._drawn.height)
+        self._charts.tell(self._styled(lines))
+
+    def _fit_charts(self) -> None:
+        service = self.the_service()
+        if service is not None and self._panes.current == "charts" and self._panes.size != self._drawn:
+            self._draw_charts(service)
 
     def _entry_row(self, key: str) -> Row:
         when, kind, _, _, _, text = entry_row(self._events[key], self.hub.now())

@@ -286,7 +286,7 @@ def test_in_standard_mode_route_and_pods_come_back_too() -> None:
     again = items.services(json.loads(written), {})["ns/m"]
     assert again.status == live.status
     assert again.status.split == {"m-predictor": 80, "m-r2-predictor": 20}
-    assert "CrashLoopBackOff" in again.status.failure
+    assert [one["status"] for one in again.beside["kanary.pods"]] == [pod["status"]]
     assert "hunter2" not in written
 
 
