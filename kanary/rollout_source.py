@@ -37,14 +37,16 @@ def with_settings(policy: Policy, config: Config) -> Policy:
 
 
 @contextmanager
-def opened(asked: policies.Prometheus, config: Config) -> Iterator[Source]:
+def opened(asked: policies.Prometheus, config: Config, named: str = "rollout.prometheus.") -> Iterator[Source]:
     """What `with_settings` gave, ready to be asked. Without an address: one behind the API server's service proxy.
+
+    `named`: as for kanary.rollout.prometheus.Prometheus.
 
     Raises ConfigError, ApiError: none is named and none is found.
     """
     if asked.url:
-        with Prometheus(asked) as named:
-            yield named
+        with Prometheus(asked, named) as source:
+            yield source
     else:
         with discovery.prometheus_client(replace(config, timeout=asked.timeout)) as found:
             yield Behind(found)

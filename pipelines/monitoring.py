@@ -21,7 +21,7 @@ def monitoring(
     namespace: str = "",
     policy: dict = {},  # type: ignore[type-arg]  # noqa: B006
     experiment: str = "retraining",
-    prometheus_url: str = "",
+    prometheus: dict = {},  # type: ignore[type-arg]  # noqa: B006
     notify_secret: str = "",
 ) -> None:
     """Look at one service."""
@@ -32,7 +32,7 @@ def monitoring(
         namespace=namespace,
         policy=policy,
         experiment=experiment,
-        prometheus_url=prometheus_url,
+        prometheus=prometheus,
     ).set_caching_options(False)
     with dsl.If(looked.outputs["action"] != "nothing", name="worth-telling"):
         notify(

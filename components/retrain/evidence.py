@@ -1,15 +1,13 @@
-"""What Prometheus knows of a service's drift and accuracy, as the policy wants it. Asks; decides nothing."""
+"""What Prometheus knows of a service's drift and accuracy, as the policy wants it. Decides nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlsplit
+import math
+from collections.abc import Mapping, Sequence
 
-from kanary.errors import ApiError, InputError, Unreachable
 from kanary.policy import Evidence
-from kanary.promql import quoted
+from kanary.promql import further
+from kanary.rollout.prometheus import Sample
 
 # Prometheus answers with what was scraped in the last minutes: a detector that is gone says nothing.
 _METRICS = (
@@ -22,23 +20,11 @@ _METRICS = (
 )
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One series: its labels with its name as `__name__`, its value."""
-
-    labels: Mapping[str, str]
-    value: float
-
-
-Ask = Callable[[str], Sequence[Sample]]
-
-
-def query(namespace: str, service: str) -> str:
-    """The PromQL for all that is needed of one service."""
+def query(namespace: str, service: str, selectors: Mapping[str, str]) -> str:
+    """The PromQL for all that is needed of one service; `selectors`: further label matchers."""
     names = "|".join(_METRICS)
-    labels = {"namespace": namespace, "service": service}
-    matchers = "".join(f",{name}={quoted(value)}" for name, value in labels.items() if value)
-    return f'{{__name__=~"{names}"{matchers}}}'
+    labels = {"namespace": namespace, "service": service} | dict(selectors)
+    return f'{{__name__=~"{names}"{further({name: value for name, value in labels.items() if value})}}}'
 
 
 def evidence(samples: Sequence[Sample], revision: str) -> Evidence:
@@ -52,7 +38,7 @@ def evidence(samples: Sequence[Sample], revision: str) -> Evidence:
     def value(metric: str, **labels: str) -> float | None:
         for sample in kept:
             if sample.labels["__name__"] == metric and labels.items() <= sample.labels.items():
-                return sample.value
+                return None if math.isnan(sample.value) else sample.value
         return None
 
     verdicts = [name for name in ("drift", "no drift") if value("kanary_drift_verdict", verdict=name) == 1]
@@ -73,29 +59,3 @@ def evidence(samples: Sequence[Sample], revision: str) -> Evidence:
         baseline=value("kanary_drift_accuracy_baseline"),
         new_rows=int(max(counted)) if counted else None,
     )
-
-
-def prometheus(url: str) -> Ask:
-    """How that Prometheus is asked. InputError where no URL is given."""
-    if not url:
-        raise InputError("no Prometheus is named", "give prometheus_url, or set KANARY_PROMETHEUS_URL")
-
-    def ask(text: str) -> list[Sample]:
-        from prometheus_api_client import PrometheusConnect
-        from prometheus_api_client.exceptions import PrometheusApiClientException
-        from requests import Session
-        from requests.exceptions import RequestException
-        from urllib3.util.retry import Retry
-
-        session = Session()
-        session.trust_env = urlsplit(url).hostname not in ("127.0.0.1", "localhost")
-        api = PrometheusConnect(url, retry=Retry(0), session=session, timeout=30)
-        try:
-            found: list[dict[str, Any]] = api.custom_query(text)
-        except PrometheusApiClientException as error:
-            raise ApiError(f"Prometheus at {url} refused a query: {error}", "is the URL that of Prometheus?") from None
-        except (RequestException, OSError, ValueError, KeyError) as error:
-            raise Unreachable(f"Prometheus at {url} cannot be reached: {error}", "is it running?") from None
-        return [Sample(entry["metric"], float(entry["value"][1])) for entry in found]
-
-    return ask

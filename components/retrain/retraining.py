@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from components.retrain import evidence as evidences
-from components.retrain.evidence import Ask
 from kanary import kfp, policy
 from kanary.api import Client
 from kanary.errors import InputError
 from kanary.kfp_spec import Pipeline
 from kanary.kfp_types import Run
 from kanary.policy import Attempt, Decision, Evidence, Outcome, Policy
+from kanary.rollout import policy as policies
+from kanary.rollout.prometheus import Sample
 
 _LOOKED_AT = 1000
 
@@ -43,30 +44,39 @@ class Look:
     run_id: str = ""
 
 
-def check_parameters(pipeline: Pipeline, parameters: Mapping[str, Any], service: str) -> dict[str, Any]:
-    """The training run's parameters. InputError where its result would not go out as a canary of that service."""
+def training_parameters(pipeline: Pipeline, parameters: Mapping[str, Any], service: str) -> dict[str, Any]:
+    """The training run's parameters: its result goes out as a canary that is judged, unless a person is to do that.
+
+    InputError where it would not go out as a canary of that service; ConfigError for a rollout policy that is wrong.
+    """
     known = set(pipeline.parameters)
     unknown = sorted(parameters.keys() - known)
     if unknown:
         raise InputError(f"the training pipeline has no parameter {unknown[0]!r}", f"it has {', '.join(sorted(known))}")
-    percent = parameters.get("canary_percent", 10)
-    if parameters.get("service") != service or not isinstance(percent, int | float) or not 0 <= percent < 100:
+    given = dict(parameters)
+    if "automatic_rollout" in known:
+        given.setdefault("automatic_rollout", True)
+    automatic = given.get("automatic_rollout") is True
+    percent = given.get("canary_percent", 10)
+    if given.get("service") != service or not isinstance(percent, int | float) or not 0 <= percent < 100:
         raise InputError(
             f"the retrained model would not go out as a canary of {service}",
-            "give the training pipeline service= and canary_percent= below 100",
+            "give the training pipeline service=, and canary_percent= below 100 where automatic_rollout is false",
         )
+    if automatic:
+        policies.parse(given.get("rollout_policy"), "the rollout policy")
     # KFP hands whole numbers on as floats.
     return {
         name: int(value)
         if isinstance(value, float) and pipeline.parameters[name].get("parameterType") == "NUMBER_INTEGER"
         else value
-        for name, value in parameters.items()
+        for name, value in given.items()
     }
 
 
 def look(
     api: Client,
-    ask: Ask,
+    samples: Sequence[Sample],
     subject: Subject,
     rules: Policy,
     pipeline: Pipeline,
@@ -74,9 +84,9 @@ def look(
     experiment: str,
     kfp_namespace: str = "",
 ) -> Look:
-    """Decide, and start the training pipeline where that is decided. Raises KanaryError."""
-    given = check_parameters(pipeline, parameters, subject.service)
-    found = evidences.evidence(ask(evidences.query(subject.namespace, subject.service)), subject.revision)
+    """Decide by what Prometheus said, and start the training pipeline where that follows. Raises KanaryError."""
+    given = training_parameters(pipeline, parameters, subject.service)
+    found = evidences.evidence(samples, subject.revision)
     known = replace(
         found,
         namespace=subject.namespace,

@@ -133,6 +133,13 @@ _FIELDS: dict[str, Any] = {
 }
 
 
+def entrance(section: Mapping[str, Any], where: str) -> Prometheus:
+    """How Prometheus is entered, by a section as `rollout.prometheus`; {} leaves all open. Raises ConfigError."""
+    kind, known = _FIELDS["prometheus"]
+    found: Prometheus = reading.section(kind, known, section, where)
+    return found
+
+
 def parse(section: Mapping[str, Any] | None, where: str = "rollout") -> Policy:
     """The policy of a `rollout:` section; None and {} give the defaults. Raises ConfigError."""
     policy: Policy = reading.section(Policy, _FIELDS, {} if section is None else section, where)

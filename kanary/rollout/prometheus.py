@@ -16,6 +16,7 @@ from kanary.rollout import policy as policies
 from kanary.text import one_line, shortened
 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
+SETTING = "prometheus_"
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,11 @@ class Sample:
 class Prometheus:
     """One server, asked one query after the other. Use it as a context manager, or close it."""
 
-    def __init__(self, settings: policies.Prometheus) -> None:
-        """Raises ConfigError where no address or no CA file is there."""
+    def __init__(self, settings: policies.Prometheus, named: str = "rollout.prometheus.") -> None:
+        """`named` is what errors write before a setting's name: it is a policy's, or (SETTING) one of Kanary's own.
+
+        Raises ConfigError where no address or no CA file is there.
+        """
         # 0.25 s to import: only who asks pays for it.
         from prometheus_api_client.prometheus_connect import PrometheusConnect
         from requests import Session
@@ -38,13 +42,13 @@ class Prometheus:
 
         if not settings.url:
             raise ConfigError(
-                "There is no Prometheus to ask, and without numbers no rollout goes on.",
-                "Give rollout.prometheus.url in the project file, --prometheus or KANARY_PROMETHEUS_URL.",
+                "There is no Prometheus to ask, and nothing is decided without numbers.",
+                f"Give {named}url, --prometheus or KANARY_PROMETHEUS_URL.",
             )
         if settings.ca_file and not Path(settings.ca_file).is_file():
-            raise ConfigError(f"rollout.prometheus.ca_file {settings.ca_file} is no file.", "Name a PEM file of CAs.")
+            raise ConfigError(f"{named}ca_file {settings.ca_file} is no file.", "Name a PEM file of CAs.")
         self.url = settings.url
-        self._settings = settings
+        self._settings, self._named = settings, named
         session = Session()
         session.verify = settings.ca_file or True
         session.trust_env = urlsplit(settings.url).hostname not in _LOCAL
@@ -73,18 +77,18 @@ class Prometheus:
         except PrometheusApiClientException as error:
             raise ApiError(
                 f"Prometheus at {self.url} refused a query: {shortened(one_line(str(error)), 400)}",
-                "Look at rollout.prometheus: token_file, tenant, selectors, queries.",
+                "Look at " + ", ".join(f"{self._named}{name}" for name in ("token_file", "tenant", "selectors")) + ".",
             ) from error
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ApiError(
-                f"{self.url} does not answer as Prometheus does.", "Look at rollout.prometheus.url."
-            ) from error
+            raise ApiError(f"{self.url} does not answer as Prometheus does.", f"Look at {self._named}url.") from error
         except (RequestException, OSError) as error:
             raise Unreachable(
                 f"Prometheus at {self.url} cannot be reached: {shortened(one_line(str(error)), 300)}",
-                "Look at rollout.prometheus.url, or give --prometheus.",
+                f"Look at {self._named}url, or give --prometheus.",
             ) from error
-        return tuple(_sample(entry) for entry in _vector(result, self.url))
+        if not isinstance(result, list):
+            raise ApiError(f"{self.url} does not answer as Prometheus does.", f"Look at {self._named}url.")
+        return tuple(_sample(entry) for entry in result)
 
     def _headers(self) -> dict[str, str]:
         headers = dict(self._settings.headers)
@@ -96,18 +100,12 @@ class Prometheus:
                 token = path.read_text(encoding="utf-8").strip()
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigError(
-                    f"The token for Prometheus cannot be read: {error}", "Look at rollout.prometheus.token_file."
+                    f"The token for Prometheus cannot be read: {error}", f"Look at {self._named}token_file."
                 ) from error
             if not token.isascii() or not token.isprintable() or not token:
-                raise ConfigError(f"{path} holds no bearer token.", "Look at rollout.prometheus.token_file.")
+                raise ConfigError(f"{path} holds no bearer token.", f"Look at {self._named}token_file.")
             headers["Authorization"] = f"Bearer {token}"
         return headers
-
-
-def _vector(result: Any, url: str) -> list[Any]:
-    if not isinstance(result, list):
-        raise ApiError(f"{url} does not answer as Prometheus does.", "Look at rollout.prometheus.url.")
-    return result
 
 
 def _sample(entry: Any) -> Sample:
@@ -116,5 +114,6 @@ def _sample(entry: Any) -> Sample:
         return Sample(dict(entry["metric"]), value if math.isfinite(value) else math.nan)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ApiError(
-            "Prometheus answered a query with something that is no vector.", "Look at rollout.prometheus.queries."
+            "Prometheus answered a query with something that is no vector.",
+            "Look at what is asked, such as rollout.prometheus.queries.",
         ) from error

@@ -11,11 +11,11 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 
 from kanary.errors import KanaryError
+from kanary.rollout.prometheus import SETTING, Prometheus
 from serving.drift import metrics
 from serving.drift.budget import Account
 from serving.drift.checks import Checks
@@ -98,20 +98,14 @@ class Service:
 
     async def count(self) -> None:
         """Ask Prometheus for the proxy's counts, every few seconds. While it is down, coverage is unobservable."""
-        from prometheus_api_client import PrometheusConnect
-        from requests import Session
-        from urllib3.util.retry import Retry
-
-        session = Session()
-        session.trust_env = urlsplit(self.settings.prometheus).hostname not in ("127.0.0.1", "localhost")
-        api = PrometheusConnect(self.settings.prometheus, retry=Retry(0), session=session, timeout=5)
         down = False
         while True:
             try:
-                found = await asyncio.to_thread(_asked, api, self.settings.requests_query)
+                with Prometheus(self.settings.prometheus, SETTING) as source:
+                    found = await asyncio.to_thread(_asked, source, self.settings.requests_query)
             except Exception as error:  # noqa: BLE001 - this loop's outermost: whatever fails there, it is asked again
                 if not down:
-                    _log.warning("Prometheus at %s: %s: coverage is unobservable", self.settings.prometheus, error)
+                    _log.warning("%s: coverage is unobservable", error)
                 down = True
             else:
                 down = False
@@ -154,7 +148,7 @@ async def run(settings: Settings) -> None:
         if stop.is_set():
             return
         print("ready", flush=True)
-        loops = [made.check(), made.tidy()] + ([made.count()] if settings.prometheus else [])
+        loops = [made.check(), made.tidy()] + ([made.count()] if settings.prometheus.url else [])
         tasks = [asyncio.create_task(one) for one in loops]
         stopping = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -184,14 +178,12 @@ async def _until(stop: asyncio.Event, begin: Callable[[], Awaitable[None]]) -> N
     await beginning
 
 
-def _asked(api: Any, query: str) -> Counted:
+def _asked(source: Prometheus, query: str) -> Counted:
     at = time.time()
     found = {}
-    for entry in api.custom_query(query):
-        labels = entry["metric"]
-        found[labels.get("namespace", ""), labels.get("service", ""), labels.get("revision", "")] = float(
-            entry["value"][1]
-        )
+    for one in source.instant(query, at):
+        namespace, service, revision = (one.labels.get(name, "") for name in ("namespace", "service", "revision"))
+        found[namespace, service, revision] = one.value
     return Counted(at, found)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from kanary.rollout.policy import Prometheus
 from serving.drift.findings import Multivariate
 from serving.drift.window import Rule
 from serving.options import natural, port, positive, share
@@ -36,7 +37,7 @@ class Settings:
     online_ert: int
     outlier_share: float
     plotted: int
-    prometheus: str
+    prometheus: Prometheus
     requests_query: str
     max_streams: int
     max_rows: int
@@ -66,7 +67,9 @@ def settings(argv: Sequence[str], environment: Mapping[str, str] | None = None) 
         online_ert=given.online_ert,
         outlier_share=given.outlier_share,
         plotted=given.plotted_columns,
-        prometheus=given.prometheus,
+        prometheus=Prometheus(
+            given.prometheus, given.prometheus_token_file, given.prometheus_ca_file, given.prometheus_tenant
+        ),
         requests_query=given.requests_query,
         max_streams=given.max_streams,
         max_rows=given.max_rows,
@@ -110,6 +113,13 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         help="columns of each model, those that drift most, whose distributions are metrics (default: %(default)s)",
     )
     add("--prometheus", default=environment.get("KANARY_PROMETHEUS_URL", ""), help="where the proxy's counts are")
+    for name, text in (
+        ("token_file", "its bearer token"),
+        ("ca_file", "whom to trust, PEM"),
+        ("tenant", "X-Scope-OrgID"),
+    ):
+        variable = f"KANARY_PROMETHEUS_{name.upper()}"
+        add(f"--prometheus_{name}", default=environment.get(variable, ""), help=f"{text} (${variable})")
     add("--requests_query", default=REQUESTS, help="PromQL: successful requests by namespace, service, revision")
     add("--max_streams", type=natural, default=64, help="models in revisions watched at once (default: %(default)s)")
     add("--max_rows", type=natural, default=500_000, help="rows held at once; then 429 (default: %(default)s)")

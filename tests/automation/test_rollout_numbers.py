@@ -6,14 +6,9 @@ Answers for proxies that do not run here are written after their documentation, 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -24,6 +19,7 @@ from kanary.rollout.observe import Arms, Unobservable
 from kanary.rollout.profiles import Where
 from kanary.rollout.prometheus import Prometheus, Sample
 from kanary.rollout.tally import Raw, Tally
+from tests.automation.answering import prometheus_like
 
 ARMS = Arms("m-predictor-00002", "m-predictor-00001", "v2", "v1")
 WHERE = Where("models", "m", (ARMS.canary, ARMS.stable), {})
@@ -232,43 +228,6 @@ def test_counters_never_fall_whatever_is_read() -> None:
 
 
 # ---- the server
-
-
-class Answering(BaseHTTPRequestHandler):
-    """Prometheus' query API, as far as it is needed; remembers headers and queries."""
-
-    status, body = (
-        200,
-        b'{"status":"success","data":{"resultType":"vector","result":[{"metric":{"a":"b"},"value":[1,"7"]}]}}',
-    )
-    seen: list[dict[str, str]] = []  # noqa: RUF012
-
-    def do_POST(self) -> None:
-        query = parse_qs(urlsplit(self.path).query)
-        self.seen.append(
-            {key.lower(): value for key, value in self.headers.items()} | {k: v[0] for k, v in query.items()}
-        )
-        self.send_response(self.status)
-        self.send_header("content-length", str(len(self.body)))
-        self.end_headers()
-        self.wfile.write(self.body)
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        return
-
-
-@contextmanager
-def prometheus_like(status: int = 200, body: bytes = Answering.body) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    handler = type("Handler", (Answering,), {"status": status, "body": body, "seen": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", handler.seen  # type: ignore[attr-defined]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def test_the_token_is_read_anew_for_every_query_and_the_tenant_goes_along(tmp_path: Path) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
-from components.retrain.evidence import Sample, evidence, query
-from components.retrain.retraining import check_parameters, history
-from kanary.errors import InputError
+from components.retrain.evidence import evidence, query
+from components.retrain.retraining import history, training_parameters
+from kanary.errors import ConfigError, InputError
 from kanary.kfp_spec import Pipeline
 from kanary.kfp_types import Run
 from kanary.policy import DAY_S, Attempt, Evidence, Policy, decide, key_in, key_of, policy, run_name
+from kanary.rollout.prometheus import Sample
+from tests.automation.answering import prometheus_like
 
 NOW = 1_700_000_000.0
 QUIET = Evidence("ns", "market", "v1", verdict="no drift")
@@ -173,7 +178,7 @@ def test_evidence_is_that_of_the_revision_asked_for() -> None:
     assert (found.accuracy, found.accuracy_high, found.accuracy_rows, found.baseline) == (0.7, 0.75, 400, 0.9)
     nothing = evidence([], "m-1")
     assert (nothing.verdict, nothing.new_rows, nothing.accuracy) == ("unknown", None, None)
-    assert query('n"s', "m").count('\\"') == 1
+    assert query('n"s', "m", {"cluster": "prod"}).endswith(', cluster="prod", namespace="n\\"s", service="m"}')
 
 
 def test_runs_that_are_retrainings_of_the_service_are_its_history() -> None:
@@ -195,6 +200,16 @@ def test_runs_that_are_retrainings_of_the_service_are_its_history() -> None:
     assert [one.outcome for one in found] == ["succeeded", "failed", "running"]
 
 
+WHOLE: dict[str, Any] = {"parameterType": "NUMBER_INTEGER"}
+NAMES = {"service": {}, "canary_percent": WHOLE, "automatic_rollout": {}, "rollout_policy": {}}
+SPEC = {
+    "pipelineInfo": {"name": "training"},
+    "schemaVersion": "2.1.0",
+    "root": {"dag": {"tasks": {}}, "inputDefinitions": {"parameters": NAMES}},
+}
+TRAINING = Pipeline(SPEC, None)
+
+
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -203,14 +218,57 @@ def test_runs_that_are_retrainings_of_the_service_are_its_history() -> None:
         {"service": "other"},
         {},
         {"service": "market", "unheard_of": 1},
+        {"service": "market", "rollout_policy": {"stepps": [5, 100]}},
     ],
 )
-def test_what_would_not_go_out_as_a_canary_of_the_service_is_refused(parameters: dict[str, Any]) -> None:
-    whole = {"parameterType": "NUMBER_INTEGER"}
-    names: dict[str, Any] = {"service": {}, "canary_percent": whole}
-    pipeline = Pipeline({"root": {"inputDefinitions": {"parameters": names}}}, None)
-    with pytest.raises(InputError):
-        check_parameters(pipeline, parameters, "market")
-    found = check_parameters(pipeline, {"service": "market", "canary_percent": 5.0}, "market")
-    assert found == {"service": "market", "canary_percent": 5}
+def test_what_would_not_go_out_as_a_judged_canary_of_the_service_is_refused(parameters: dict[str, Any]) -> None:
+    with pytest.raises((InputError, ConfigError)):
+        training_parameters(TRAINING, parameters, "market")
+
+
+def test_a_retrained_model_is_rolled_out_by_the_judge_unless_a_person_is_to() -> None:
+    policy = {"steps": [50, 100]}
+    found = training_parameters(TRAINING, {"service": "market", "rollout_policy": policy}, "market")
+    assert found == {"service": "market", "rollout_policy": policy, "automatic_rollout": True}
+    by_hand = {"service": "market", "canary_percent": 5.0, "automatic_rollout": False}
+    found = training_parameters(TRAINING, by_hand, "market")
+    assert found == by_hand
     assert isinstance(found["canary_percent"], int)
+    other = Pipeline({"root": {"inputDefinitions": {"parameters": {"service": {}}}}}, None)
+    assert training_parameters(other, {"service": "market"}, "market") == {"service": "market"}
+
+
+def test_evidence_is_asked_for_behind_a_token_a_tenant_and_selectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("kfp")
+    from components.retrain import retraining, service
+    from components.retrain.component import retrain
+
+    seen: list[Any] = []
+
+    def look(*given: Any) -> retraining.Look:
+        seen.append(given[1])
+        return yes
+
+    yes = retraining.Look(decide(Policy(), DRIFT, (), NOW), DRIFT)
+    subject = retraining.Subject("market", "ns", "v1", "m-1")
+    monkeypatch.setattr(service, "serving_model", lambda *given: subject)
+    monkeypatch.setattr(retraining, "look", look)
+    (tmp_path / "training.yaml").write_text(yaml.safe_dump(SPEC), encoding="utf-8")
+    (tmp_path / "token").write_text("sesame", encoding="utf-8")
+    monkeypatch.setenv("KANARY_HOME", str(tmp_path))
+    monkeypatch.setenv("KANARY_PROMETHEUS_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("KANARY_PROMETHEUS_TENANT", "team-a")
+    monkeypatch.setenv("KANARY_PROMETHEUS_SELECTORS", "cluster=prod")
+    record = SimpleNamespace(metadata={})
+    with prometheus_like() as (url, asked):
+        monkeypatch.setenv("KANARY_PROMETHEUS_URL", url)
+        retrain.python_func("market", str(tmp_path / "training.yaml"), {}, record)
+        with prometheus_like() as (other, strangers):
+            retrain.python_func("market", str(tmp_path / "training.yaml"), {}, record, prometheus={"url": other})
+    assert seen == [(Sample({"a": "b"}, 7.0),)] * 2
+    assert (asked[0]["authorization"], asked[0]["x-scope-orgid"]) == ("Bearer sesame", "team-a")
+    assert 'cluster="prod"' in asked[0]["query"]
+    assert not {"authorization", "x-scope-orgid"} & strangers[0].keys()  # another server is told no secret
+    assert record.metadata["action"] == "retrain"
