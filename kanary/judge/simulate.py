@@ -43,9 +43,9 @@ def _arm(rng: np.random.Generator, rates: Rates, requests: Ints, names: tuple[st
     if rates.buckets.shape[-1]:
         drawn = rng.multinomial(requests, rates.buckets)
         slower = tuple(np.moveaxis(requests[:, None] - np.cumsum(drawn, axis=-1)[:, :-1], -1, 0))
-    classes = (
-        dict(zip(names, np.moveaxis(rng.multinomial(requests, rates.classes), -1, 0), strict=True)) if names else {}
-    )
+    classes: dict[str, Ints] = {}
+    if rates.classes.shape[-1]:
+        classes = dict(zip(names, np.moveaxis(rng.multinomial(requests, rates.classes), -1, 0), strict=True))
     return Arm(  # counts of many rollouts at once stand where those of one do
         requests=requests,  # type: ignore[arg-type]
         errors=rng.binomial(requests, rates.errors),  # type: ignore[arg-type]

@@ -88,6 +88,14 @@ def test_a_proxy_without_traffic_shows_nothing_about_the_canary() -> None:
     assert found.needs.requests_90 >= found.needs.requests > 0
 
 
+@pytest.mark.parametrize("margins", [{"classes": None}, {"on_classes": "ignore"}, {"latency": None}])
+def test_what_is_counted_but_not_judged_is_no_hindrance_to_a_forecast(margins: dict[str, Any]) -> None:
+    found = verdict(fed(begun(Margins(**margins)), 1), 0.5, rate=10.0)
+    assert found.kind == NEED_DATA
+    assert found.needs is not None
+    assert found.needs.requests > 0
+
+
 @pytest.mark.parametrize(("policy", "kind"), [("pause", PAUSE), ("rollback", ROLLBACK), ("ignore", PROMOTE)])
 def test_other_predictions_do_what_the_policy_says(policy: Any, kind: str) -> None:
     found = verdict(fed(begun(Margins(on_classes=policy)), 30, cats=0.9), 0.5)
