@@ -7,7 +7,7 @@ errors, CVM on the probability of the true class), each with an expected run tim
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.drift.detectors import quiet
+from serving.drift.journal import replace
 from serving.drift.settings import Online
 
 Array = npt.NDArray[Any]
@@ -42,10 +43,9 @@ def kept(cache: Path, key: str, make: Callable[[], Mapping[str, Array]]) -> dict
     except (OSError, ValueError, EOFError, KeyError):
         pass
     made = dict(make())
-    cache.mkdir(parents=True, exist_ok=True)
-    beside = cache / f".{key}.{os.getpid()}.npz"
-    np.savez(beside, **made)
-    os.replace(beside, path)
+    content = io.BytesIO()
+    np.savez(content, **made)
+    replace(path, content.getvalue())
     return made
 
 

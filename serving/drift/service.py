@@ -22,6 +22,7 @@ from serving.drift.checks import Checks
 from serving.drift.coverage import Counted
 from serving.drift.http import Answer, Connection, Limits, Request
 from serving.drift.intake import Intake
+from serving.drift.journal import synced
 from serving.drift.link import Link
 from serving.drift.models import Models
 from serving.drift.quarantine import Quarantine
@@ -32,6 +33,7 @@ _log = logging.getLogger(__name__)
 _TURN_S = 0.2
 _COUNT_S = 5.0
 _IDLE_S = 60.0
+_SYNC_S = 1.0
 
 
 @dataclass
@@ -112,6 +114,15 @@ class Service:
                 self.intake.counted(found)
             await asyncio.sleep(_COUNT_S)
 
+    async def sync(self) -> None:
+        """Have the disk hold what was taken, every second: so much is lost where the machine stops."""
+        while True:
+            await asyncio.sleep(_SYNC_S)
+            try:
+                await asyncio.to_thread(synced, self.watch.unsynced())
+            except OSError as error:
+                _log.error("what was taken is not safe on the disk: %s", error)
+
     async def tidy(self) -> None:
         """Forget what has been silent for long."""
         while True:
@@ -148,7 +159,7 @@ async def run(settings: Settings) -> None:
         if stop.is_set():
             return
         print("ready", flush=True)
-        loops = [made.check(), made.tidy()] + ([made.count()] if settings.prometheus.url else [])
+        loops = [made.check(), made.tidy(), made.sync()] + ([made.count()] if settings.prometheus.url else [])
         tasks = [asyncio.create_task(one) for one in loops]
         stopping = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -50,10 +51,12 @@ class Rolling:
     lines: int
     _count: int = 0
     _file: io.FileIO | None = None
+    _fresh: bool = False
 
     def append(self, document: Any) -> None:
         """Write a line. Raises OSError."""
         if self._file is not None and self._count >= self.lines:
+            os.fsync(self._file)
             self.close()
             self.path.replace(self.path.with_suffix(".1.jsonl"))
         if self._file is None:
@@ -62,6 +65,12 @@ class Rolling:
             self._file = self.path.open("ab", buffering=0)
         self._file.write(orjson.dumps(document) + b"\n")
         self._count += 1
+        self._fresh = True
+
+    def unsynced(self) -> list[int]:
+        """A descriptor of what was written since the last call; it is the caller's now, for `journal.synced`."""
+        fresh, self._fresh = self._fresh, False
+        return [os.dup(self._file.fileno())] if fresh and self._file is not None else []
 
     def read(self) -> Iterator[Any]:
         """All lines that are kept, the oldest first."""
@@ -97,6 +106,11 @@ class Truth:
         self._answered = Rolling(self.folder / "answers.jsonl", ANSWERS // 2)
         self._outcomes = Rolling(self.folder / "outcomes.jsonl", _OUTCOMES)
         self._waiting = Rolling(self.folder / "labels.jsonl", _LABELS // 2)
+
+    @property
+    def files(self) -> tuple[Rolling, ...]:
+        """What it is kept in."""
+        return (self._answered, self._outcomes, self._waiting)
 
     def restore(self) -> None:
         """Take up what a process before left."""
@@ -138,7 +152,7 @@ class Truth:
 
     def close(self) -> None:
         """Close the files."""
-        for rolling in (self._answered, self._outcomes, self._waiting):
+        for rolling in self.files:
             rolling.close()
 
     def accuracy(self) -> Accuracy | None:

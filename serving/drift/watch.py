@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from serving.drift.budget import Account, current
 from serving.drift.coverage import Counted
 from serving.drift.events import Reader, Source
 from serving.drift.findings import Comparison
-from serving.drift.journal import Journal, read_json, write_json
+from serving.drift.journal import Journal, read_json, replace, synced, write_json
 from serving.drift.models import Models
 from serving.drift.settings import Settings
 from serving.drift.stream import Count, Stream, folder_of, remember, remembered
@@ -122,8 +123,15 @@ class Watch:
             if (one.namespace, one.service) == (two.namespace, two.service) and one.revision != two.revision:
                 yield other
 
+    def unsynced(self) -> list[int]:
+        """Descriptors of what was written since the last call, for `journal.synced`."""
+        kept = [stream.journal for stream in self.streams.values()]
+        files = [file for truth in self.truths.values() for file in truth.files]
+        return [found for one in (*kept, *files) for found in one.unsynced()]
+
     def close(self) -> None:
-        """Close all files."""
+        """Have the disk hold all files, and close them. Raises OSError."""
+        synced(self.unsynced())
         for stream in self.streams.values():
             stream.journal.close()
         for truth in self.truths.values():
@@ -141,6 +149,6 @@ def predictions_before(folder: Path) -> Floats:
 
 def keep_predictions(folder: Path, predictions: Floats) -> None:
     """Keep a window's predictions for later ones to be compared with."""
-    beside = folder / ".predictions.npy"
-    np.save(beside, predictions)
-    beside.replace(folder / "predictions.npy")
+    content = io.BytesIO()
+    np.save(content, predictions)
+    replace(folder / "predictions.npy", content.getvalue())

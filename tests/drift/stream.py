@@ -19,6 +19,7 @@ from serving.model.network import build
 FEATURES = ("price", "demand", "transfer", "weather")
 WEATHERS = ("clear", "cloudy", "storm")
 CLASSES = ("down", "up")
+DEMAND_STD = 1.2
 TYPE = "org.kubeflow.serving.inference."
 
 
@@ -29,7 +30,7 @@ def rows(number: int, seed: int, shift: Mapping[str, float] | None = None) -> li
     if extra := shift.get("weather", 0.0):
         share = np.array([0.5 - extra, 0.4, 0.1 + extra])
     price = rng.gamma(2.0, 1.0, number) + shift.get("price", 0.0) * 1.41
-    demand = 5.0 + rng.normal(size=number) + 0.5 * price + shift.get("demand", 0.0) * 1.2
+    demand = 5.0 + rng.normal(size=number) + 0.5 * price + shift.get("demand", 0.0) * DEMAND_STD
     transfer = rng.integers(0, 50, number) + round(shift.get("transfer", 0.0) * 14.4)
     weather = rng.choice(WEATHERS, number, p=share)
     return [
@@ -38,9 +39,12 @@ def rows(number: int, seed: int, shift: Mapping[str, float] | None = None) -> li
     ]
 
 
-def label(row: Mapping[str, Any], turned: bool = False) -> str:
-    """The true class of a row; `turned`: the concept has drifted, and what meant up means down."""
-    return CLASSES[(row["demand"] > 5.5 + 0.4 * row["price"]) ^ turned]
+def label(row: Mapping[str, Any], turned: bool = False, usual: float = 0.0) -> str:
+    """The true class of a row, for a demand that is so much higher than it was usual.
+
+    `turned`: the concept has drifted, and what meant up means down.
+    """
+    return CLASSES[(row["demand"] > 5.5 + usual + 0.4 * row["price"]) ^ turned]
 
 
 def write_model(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import stat
 import struct
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from kanary.modelspec import ModelSpec
 from serving.drift import events
 from serving.drift.events import Corrupt, Reader, Source
 from serving.drift.frames import Message, pack, read
-from serving.drift.journal import Journal
+from serving.drift.journal import Journal, synced, write_json
 from serving.drift.models import Models
 from serving.drift.table import EXPECTED, Column, Table, pooled, rare, table_of
 from serving.drift.truth import Truth, wilson
@@ -211,6 +213,50 @@ def test_a_journal_gives_back_every_whole_line(tmp_path: Path) -> None:
     again.drop(1)
     again.close()
     assert list(again.windows()) == [(2, [["request"], ["response"]])]
+
+
+def test_what_was_written_since_the_last_time_is_synced_the_closed_file_and_the_folder_too(tmp_path: Path) -> None:
+    def inodes(found: list[int]) -> set[int]:
+        made = {os.fstat(one).st_ino for one in found}
+        synced(found)
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(found[0])
+        return made
+
+    journal = Journal(tmp_path / "stream")
+    assert journal.unsynced() == []
+    journal.append(1, b"[]")
+    journal.append(2, b"[]")
+    files = [tmp_path / "stream" / f"window-0000000{number}.jsonl" for number in (1, 2)]
+    assert inodes(journal.unsynced()) == {path.stat().st_ino for path in (files[0].parent, *files)}
+    assert journal.unsynced() == []
+    journal.append(2, b"[]")
+    assert inodes(journal.unsynced()) == {files[1].stat().st_ino}
+    truth = Truth(tmp_path, ("down", "up"), 2)
+    truth.answer("a", [Prediction("up", (0.2, 0.8))])
+    assert inodes([one for file in truth.files for one in file.unsynced()]) == {
+        (tmp_path / "answers.jsonl").stat().st_ino
+    }
+    journal.close()
+    truth.close()
+
+
+def test_what_takes_another_file_s_place_is_on_the_disk_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    sync, rename = os.fsync, os.replace
+
+    def syncing(descriptor: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        sync(descriptor)
+
+    def renaming(old: Path, new: Path) -> None:
+        done.append("renamed")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(os, "replace", renaming)
+    write_json(tmp_path / "state.json", {"a": 1})
+    assert done == ["file", "renamed", "folder"]
 
 
 def test_messages_hold_arrays_and_no_objects() -> None:

@@ -154,12 +154,17 @@ class Sandbox:
 
 
 @contextmanager
-def sandbox(home: Path) -> Iterator[Sandbox]:
-    """A sandbox in `home`, stopped at the end."""
+def sandbox(home: Path, *options: str) -> Iterator[Sandbox]:
+    """A sandbox in `home`, stopped at the end. `options` are those of `up`."""
     command = [sys.executable, "-P", "-m", "sandbox"]
     environment = Sandbox(home).environment()
     up = subprocess.run(
-        [*command, "up", "--home", str(home)], env=environment, capture_output=True, text=True, timeout=240, check=False
+        [*command, "up", "--home", str(home), *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
     assert up.returncode == 0, up.stdout + up.stderr
     try:
