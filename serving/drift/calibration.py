@@ -83,10 +83,14 @@ def online(test: Online, values: npt.NDArray[np.float32], ert: int, cache: Path)
         def _configure_thresholds(self) -> None:
             def calibrate() -> dict[str, Array]:
                 super(Kept, self)._configure_thresholds()
-                return {"thresholds": np.array([float(one) for one in self.thresholds])}
+                made = {"thresholds": np.array([float(one) for one in self.thresholds])}
+                return made | ({"inverse": self.H_lam_inv.cpu().numpy()} if test == "lsdd" else {})
 
-            found = kept(cache, content(test, values, ert, WINDOW), calibrate)["thresholds"]
-            self.thresholds = [torch.tensor(float(one)) for one in found]
+            # Its kernels' centres are drawn by the seed above: the same ones that the inverse is of.
+            found = kept(cache, content(test, "with its inverse", values, ert, WINDOW), calibrate)
+            self.thresholds = [torch.tensor(float(one)) for one in found["thresholds"]]
+            if "inverse" in found:
+                self.H_lam_inv = torch.from_numpy(found["inverse"]).to(self.device)
 
     with quiet():
         return Kept(values, ert=ert, window_size=WINDOW, n_bootstraps=max(1000, 5 * ert), verbose=False)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -110,30 +109,3 @@ def test_too_few_rows_and_unknown_columns_are_refused(tmp_path: Path) -> None:
         pair(many, few)
     with pytest.raises(InputError, match="lacks b"):
         pair(many, many, ["b"])
-
-
-@NEEDS_ALIBI
-def test_a_world_that_stands_still_raises_no_more_alarms_over_two_hundred_windows_than_promised() -> None:
-    from scipy.stats import poisson
-
-    from serving.drift import budget, detectors
-    from serving.drift.findings import judged
-    from serving.drift.table import Column, Table
-
-    weathers = {name: at for at, name in enumerate(("clear", "cloudy", "storm"), 1)}
-    columns = (Column("price"), Column("demand"), Column("transfer"), Column("weather", 4))
-
-    def table(number: int, seed: int) -> Table:
-        found = [[r["price"], r["demand"], r["transfer"], weathers[r["weather"]]] for r in rows(number, seed)]
-        return Table(columns, np.array(found, dtype=np.float64))
-
-    tests = detectors.prepared(table(4000, 1), 300)
-    account, drifting, alarms = budget.Account(1.0, 0.0), tuple[str, ...](), 0
-    for window in range(200):
-        findings = judged(tests.scores(table(300, 1000 + window)), budget.level(account, len(columns)), drifting)
-        drifting = tuple(one.score.name for one in findings if one.detected)
-        found = sum(one.alarm for one in findings)
-        account, alarms = budget.settled(account, found), alarms + found
-    assert account.spent <= 1.0
-    # More than that happens by chance less than once in a million times.
-    assert alarms <= poisson.ppf(1 - 1e-6, account.spent)
