@@ -64,6 +64,27 @@ def read_text(uri: str, limit: int = 1 << 20) -> str:
         raise InputError(f"{shown(uri)} is not UTF-8 text: byte {error.start} does not fit") from error
 
 
+def contents_below(uri: str, endings: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
+    """The files below the folder that a URI names, by name, whose names end so, with their contents; or the file.
+
+    Raises InputError as `local_copy` does, and for a folder without such a file.
+    """
+    protocol = get_protocol(uri).partition("::")[0]
+    if protocol in ("file", "local") and not Path(re.sub(r"^(file|local):(//)?", "", uri)).is_dir():
+        yield uri, _local_file(uri).read_bytes()
+        return
+    filesystem, path = _filesystem(uri, protocol)
+    with _reading(uri):
+        found = filesystem.find(path)
+    names = [name for name in sorted(found) if name.endswith(endings) or name == path]
+    if not names:
+        raise InputError(f"below {shown(uri)} there is no file that ends with {' or '.join(endings)}")
+    for name in names:
+        with _reading(uri):
+            content: bytes = filesystem.cat_file(name)
+        yield name, content
+
+
 def shown(uri: str) -> str:
     """A URI as it is logged and recorded: without user and password, and without an HTTP query (a signed URL's key)."""
     scheme, mark, rest = uri.partition("://")
@@ -94,20 +115,26 @@ def _local_file(uri: str) -> Path:
 
 
 def _download(uri: str, copy: Path) -> None:
-    protocol = get_protocol(uri).partition("::")[0]
+    filesystem, path = _filesystem(uri, get_protocol(uri).partition("::")[0])
+    with _reading(uri):
+        filesystem.get_file(path, str(copy))
+    if not copy.is_file():
+        raise InputError(f"{shown(uri)} is not a file")
+
+
+def _filesystem(uri: str, protocol: str) -> tuple[Any, str]:
+    """What reads the URI, and the path in it."""
     if protocol not in fsspec.available_protocols():
         hint = "give an object in MinIO as s3://, with AWS_ENDPOINT_URL set" if protocol == "minio" else ""
         raise InputError(f"{shown(uri)}: the protocol {protocol!r} is not known", hint)
     try:
         with _reading(uri):
-            filesystem, path = fsspec.url_to_fs(uri, **_options(protocol))
-            filesystem.get_file(path, str(copy))
+            found: tuple[Any, str] = fsspec.url_to_fs(uri, **_options(protocol))
+            return found
     except ImportError as error:
         package = _PACKAGES.get(protocol, "")
         hint = f"pip install {package}" if package else str(error)
         raise InputError(f"{shown(uri)}: reading {protocol}:// needs a package that is not installed", hint) from error
-    if not copy.is_file():
-        raise InputError(f"{shown(uri)} is not a file")
 
 
 def _options(protocol: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from components.retrain import evidence as evidences
@@ -96,10 +97,8 @@ def look(
         canary=subject.canary,
     )
     group = api.call(kfp.ensure_experiment(experiment, namespace=kfp_namespace))
-    page = api.call(
-        kfp.newest_runs(_LOOKED_AT, predicates=(), experiment_id=group.experiment_id, namespace=kfp_namespace)
-    )
-    decision = policy.decide(rules, known, history(page.runs, subject.service), time.time())
+    asked = partial(kfp.newest_runs, _LOOKED_AT, (), experiment_id=group.experiment_id, namespace=kfp_namespace)
+    decision = policy.decide(rules, known, history(api.call(asked()).runs, subject.service), time.time())
     if decision.action != "retrain":
         return Look(decision, known)
     run = api.call(
@@ -112,7 +111,23 @@ def look(
             description="; ".join(decision.reasons)[:500],
         )
     )
+    if other := first(api.call(asked()).runs, run):
+        # Two looks at once, neither of which could see the other's: the later one gives way.
+        api.call(kfp.terminate_run(run.run_id))
+        held = f"another look has just begun the retraining {other}"
+        return Look(replace(decision, action="alert", reasons=(*decision.reasons, held)), known)
     return Look(decision, known, run.run_id)
+
+
+def first(runs: Sequence[Run], mine: Run) -> str:
+    """The id of the run of the same name that was begun before `mine` and has not ended; empty where it is mine."""
+
+    def begun(run: Run) -> tuple[float, str]:
+        return (run.created_at.timestamp() if run.created_at else 0.0, run.run_id)
+
+    alive = [run for run in runs if run.name == mine.name and (run.run_id == mine.run_id or not run.final)]
+    oldest = min((*alive, mine), key=begun)
+    return "" if oldest.run_id == mine.run_id else oldest.run_id
 
 
 def history(runs: Sequence[Run], service: str) -> tuple[Attempt, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ WIDE = POLICY | {"margins": {"errors": 0.1, "latency": 0.3, "classes": None}}
 DUE = {"drift_features": None, "every_days": 0}
 
 
-def test_five_looks_retrain_once_and_the_judge_takes_the_new_model_to_production(
+def test_looks_at_once_and_after_retrain_once_and_the_judge_takes_the_new_model_to_production(
     new_service: NewService, tmp_path: Path
 ) -> None:
     live = new_service()
@@ -44,19 +45,18 @@ def test_five_looks_retrain_once_and_the_judge_takes_the_new_model_to_production
     }
     monitoring = Monitoring(live.service.sandbox, compiled(tmp_path / "pipelines"), live.name, training, DUE)
     with live.service.traffic(60):
-        looks = [monitoring.look() for _ in range(5)]
-        (begun,) = monitoring.retrainings()
+        with ThreadPoolExecutor(2) as threads:
+            looks = [one.result() for one in [threads.submit(monitoring.look) for _ in range(2)]]
+        looks.append(monitoring.look())
+        # What gave way to the other look was terminated before it had begun.
+        (begun,) = (run for run in monitoring.retrainings() if not run.state.startswith("CANCEL"))
         ended = monitoring.ended(begun)
-    assert [action for action, _ in looks] == ["retrain", *["alert"] * 4], looks
-    assert "trained" in looks[0][1]
-    assert "a retraining is running" in looks[1][1]
+    assert sorted(action for action, _ in looks) == ["alert", "alert", "retrain"], looks
+    assert all("trained" in told for _, told in looks)
+    assert "a retraining is running" in looks[2][1]
     assert ended.state == "SUCCEEDED", ended.error
     record = live.record()
     assert record is not None
     assert (record.outcome, record.run_id) == (records.PROMOTED, begun.run_id), record.why
     status = live.service.status()
     assert status.split == {record.canary: 100}
-    # The new model is another one, which is looked at afresh; what has just been done holds it back.
-    action, told = monitoring.look()
-    assert (action, "h must pass" in told) == ("alert", True), told
-    assert len(monitoring.retrainings()) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from components.retrain.evidence import evidence, query
-from components.retrain.retraining import history, training_parameters
+from components.retrain.retraining import first, history, training_parameters
 from kanary.errors import ConfigError, InputError
 from kanary.kfp_spec import Pipeline
 from kanary.kfp_types import Run
@@ -182,8 +183,6 @@ def test_evidence_is_that_of_the_revision_asked_for() -> None:
 
 
 def test_runs_that_are_retrainings_of_the_service_are_its_history() -> None:
-    from datetime import UTC, datetime
-
     def run(name: str, state: str) -> Run:
         return Run("id", name, state, created_at=datetime.fromtimestamp(NOW, UTC))
 
@@ -198,6 +197,15 @@ def test_runs_that_are_retrainings_of_the_service_are_its_history() -> None:
         "market",
     )
     assert [one.outcome for one in found] == ["succeeded", "failed", "running"]
+
+
+def test_of_two_looks_that_began_one_at_once_the_later_gives_way() -> None:
+    def run(run_id: str, second: int, state: str = "PENDING", name: str = "retrain market x") -> Run:
+        return Run(run_id, name, state, created_at=datetime.fromtimestamp(NOW + second, UTC))
+
+    runs = [run("c", 2), run("b", 1), run("a", 1), run("other", 0, name="retrain other x"), run("old", 0, "FAILED")]
+    assert [first(runs, one) for one in runs[:3]] == ["a", "a", ""]
+    assert first([], run("b", 1)) == ""  # the list is behind
 
 
 WHOLE: dict[str, Any] = {"parameterType": "NUMBER_INTEGER"}

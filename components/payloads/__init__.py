@@ -1,0 +1,1 @@
+"""Payloads: what a service was asked, from its logged events, as a dataset."""
