@@ -97,7 +97,9 @@ def look(
         canary=subject.canary,
     )
     group = api.call(kfp.ensure_experiment(experiment, namespace=kfp_namespace))
-    asked = partial(kfp.newest_runs, _LOOKED_AT, (), experiment_id=group.experiment_id, namespace=kfp_namespace)
+    asked = partial(
+        kfp.newest_runs, _LOOKED_AT, predicates=(), experiment_id=group.experiment_id, namespace=kfp_namespace
+    )
     decision = policy.decide(rules, known, history(api.call(asked()).runs, subject.service), time.time())
     if decision.action != "retrain":
         return Look(decision, known)

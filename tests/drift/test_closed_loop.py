@@ -18,7 +18,7 @@ from tests.rollout.rig import NAMESPACE, Sandbox, Service, sandbox
 from tests.waiting import wait_for
 
 pytestmark = [NEEDS_ALIBI, pytest.mark.sandbox, pytest.mark.timeout(1800)]
-WINDOW, JUDGED, RATE = 400, 2000, 80.0
+WINDOW, JUDGED, RATE = 400, 2000, 50.0
 OPTIONS = f"--window_rows {WINDOW} --minimum_rows {WINDOW // 2} --labelled_rows {WINDOW}"
 # Both models are right about other rows: that they answer otherwise is what the new one is for.
 ROLLOUT = POLICY | {"margins": {"errors": 0.1, "latency": 0.3, "classes": None}}
