@@ -51,7 +51,7 @@ def _arm(rng: np.random.Generator, rates: Rates, requests: Ints, names: tuple[st
         errors=rng.binomial(requests, rates.errors),  # type: ignore[arg-type]
         slower=slower,  # type: ignore[arg-type]
         measured=requests if slower else 0,  # type: ignore[arg-type]
-        classes=classes,
+        classes=classes,  # type: ignore[arg-type]
     )
 
 

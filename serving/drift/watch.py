@@ -125,9 +125,8 @@ class Watch:
 
     def unsynced(self) -> list[int]:
         """Descriptors of what was written since the last call, for `journal.synced`."""
-        kept = [stream.journal for stream in self.streams.values()]
-        files = [file for truth in self.truths.values() for file in truth.files]
-        return [found for one in (*kept, *files) for found in one.unsynced()]
+        found = [one for stream in self.streams.values() for one in stream.journal.unsynced()]
+        return found + [one for truth in self.truths.values() for file in truth.files for one in file.unsynced()]
 
     def close(self) -> None:
         """Have the disk hold all files, and close them. Raises OSError."""
