@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,7 +12,10 @@ from serving.drift import budget, coverage
 from serving.drift.budget import MONTH_S, REWARD, Account
 from serving.drift.coverage import Counted
 from serving.drift.findings import Finding, Score, agreeing, cause, judged
+from serving.drift.service import service
+from serving.drift.settings import settings
 from serving.drift.window import Prediction, Rule, Window, state
+from tests.automation.answering import prometheus_like
 
 
 def month(rng: np.random.Generator, limit: float, batches: int, tests: int, drifting: int = 0) -> tuple[int, int]:
@@ -140,3 +146,24 @@ def test_an_alarm_is_the_beginning_of_drift_not_its_going_on() -> None:
     score = Score("price", "feature", "ks", 0.5, 1e-9)
     assert [judged([score], 0.01, ())[0].alarm, judged([score], 0.01, ("price",))[0].alarm] == [True, False]
     assert judged([score], 0.01, ("price",))[0].detected
+
+
+async def test_the_proxy_s_counts_are_asked_for_behind_a_token_and_a_tenant(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("sesame", encoding="utf-8")
+    body = (
+        b'{"status":"success","data":{"resultType":"vector","result":'
+        b'[{"metric":{"namespace":"ns","service":"m","revision":"m-1"},"value":[1,"7"]}]}}'
+    )
+    with prometheus_like(body=body) as (url, asked):
+        given = {"URL": url, "TOKEN_FILE": str(tmp_path / "token"), "TENANT": "team-a"}
+        environment = {f"KANARY_PROMETHEUS_{name}": value for name, value in given.items()}
+        made = service(settings(["--home", str(tmp_path / "home")], environment))
+        counting = asyncio.create_task(made.count())
+        try:
+            async with asyncio.timeout(60):
+                while made.watch.counted is None:
+                    await asyncio.sleep(0.01)
+        finally:
+            counting.cancel()
+    assert made.watch.counted.requests == {("ns", "m", "m-1"): 7.0}
+    assert (asked[0]["authorization"], asked[0]["x-scope-orgid"]) == ("Bearer sesame", "team-a")
