@@ -48,7 +48,7 @@ class Monitoring:
         compiled = read_pipeline(path.read_text(encoding="utf-8"), str(path))
         with self.api() as api:
             begun = api.call(kfp.create_run(compiled.spec, name=pipeline, parameters=parameters))
-            return kfp_wait.wait(api, begun.run_id, deadline=300)
+            return kfp_wait.wait(api, begun.run_id, deadline=900)
 
     def retrainings(self) -> tuple[Run, ...]:
         """All that were ever started for the service, the newest first."""
@@ -56,7 +56,7 @@ class Monitoring:
             group = api.call(kfp.ensure_experiment(f"{EXPERIMENT}-{self.service}"))
             return api.call(kfp.newest_runs(100, predicates=(), experiment_id=group.experiment_id)).runs
 
-    def ended(self, run: Run, deadline: float = 300) -> Run:
+    def ended(self, run: Run, deadline: float = 900) -> Run:
         """The run in its final state."""
         with self.api() as api:
             return kfp_wait.wait(api, run.run_id, deadline=deadline)

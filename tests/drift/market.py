@@ -63,7 +63,7 @@ class Watched:
         with self.service.sandbox.api() as api:
             started = api.call(deploy.start_canary(manifest))
             try:
-                api.call(deploy.wait_ready(started, deadline=180))
+                api.call(deploy.wait_ready(started, deadline=600))
             finally:
                 api.call(deploy.finish(started))
 
