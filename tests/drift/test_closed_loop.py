@@ -13,7 +13,7 @@ from kanary.rollout import record as records
 from tests.automation.retraining import Monitoring, compiled
 from tests.automation.rig import POLICY
 from tests.drift.market import Market, Watched, synthetic, written
-from tests.drift.rig import NEEDS_ALIBI, READY_S
+from tests.drift.rig import NEEDS_ALIBI
 from tests.rollout.rig import NAMESPACE, Sandbox, Service, sandbox
 from tests.waiting import wait_for
 
@@ -143,7 +143,7 @@ def test_a_drift_is_found_named_and_answered_by_one_retraining_that_the_judge_pr
             pytest.skip("no prometheus could be found or fetched on this machine")
         monkeypatch.setenv("KANARY_HOME", str(running.home))
         # It takes its time to import alibi-detect, and no sandbox waits for it.
-        wait_for(lambda: "drift" in running.endpoints, "the detector is ready", READY_S, every=0.2)
+        wait_for(lambda: "drift" in running.endpoints, "the detector is ready", PATIENCE, every=0.2)
         closed = close_the_loop(running, synthetic(seed), tmp_path)
     print(json.dumps({"seed": seed} | asdict(closed)))
     assert closed.windows <= 2
