@@ -32,10 +32,14 @@ _CONCEPT_ROWS = 50
 
 @dataclass
 class Checks:
-    """Checks what waits in `watch` by way of `link`."""
+    """Checks what waits in `watch` by way of `link`.
+
+    `labels` is a process of its own: calibrating the tests of labelled rows takes minutes, and no window waits for it.
+    """
 
     watch: Watch
     link: Link
+    labels: Link
 
     async def turn(self, now: float) -> bool:
         """Check the first window that is ready, of any stream; whether there was one."""
@@ -49,11 +53,12 @@ class Checks:
     async def concept(self) -> None:
         """Hand labelled rows that are new to the online tests."""
         for source, truth in list(self.watch.truths.items()):
-            if len(truth.baseline) < truth.size or len(truth.fresh) < _CONCEPT_ROWS:
+            stream = self.watch.streams.get(source)  # it may have been forgotten since
+            if stream is None or len(truth.baseline) < truth.size or len(truth.fresh) < _CONCEPT_ROWS:
                 continue
             fresh, truth.fresh = truth.fresh, []
             told = {
-                **self._told(self.watch.streams[source]),
+                **self._told(stream),
                 "op": "concept",
                 "ert": self.watch.settings.labelled_ert,
                 "anew": False,
@@ -65,14 +70,14 @@ class Checks:
                 "fresh_doubts": np.array([1 - one.probability for one in fresh]),
             }
             try:
-                answer = await self.link.ask(told, arrays)
+                answer = await self.labels.ask(told, arrays)
             except WorkerDied:
                 truth.fresh = fresh + truth.fresh
                 continue
             except KanaryError as error:
                 _log.error("labelled rows of %s could not be tested: %s", source, error)
                 continue
-            self._count_online(self.watch.streams[source], answer.told["tests"])
+            self._count_online(stream, answer.told["tests"])
 
     def _countable(self, stream: Stream, window: Window, now: float) -> bool:
         """Whether the proxy has been counted since the window ended, or will not be in time."""

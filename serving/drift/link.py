@@ -54,7 +54,10 @@ class Link:
         self._process = process
 
     async def ask(self, told: Mapping[str, Any], arrays: Mapping[str, Array] | None = None) -> Message:
-        """Its answer. Raises WorkerDied (the next call starts another one), and KanaryError with what it says."""
+        """Its answer; it is started where it is not there.
+
+        Raises WorkerDied (the next call starts another one), and KanaryError with what it says.
+        """
         async with self._turn:
             if not self.ready:
                 await self._again()
@@ -89,8 +92,9 @@ class Link:
             await process.wait()
 
     async def _again(self) -> None:
-        await asyncio.sleep(_PAUSE_S)
-        _log.warning("starting the detectors' process again")
+        if self._process is not None:
+            await asyncio.sleep(_PAUSE_S)
+            _log.warning("starting the detectors' process again")
         try:
             await self.start()
         except KanaryError as error:

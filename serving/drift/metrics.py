@@ -13,7 +13,6 @@ from prometheus_client.registry import Collector
 from serving.drift import budget
 from serving.drift.events import REASONS, Source
 from serving.drift.findings import CAUSES, VERDICTS
-from serving.drift.link import Link
 from serving.drift.watch import Watch
 
 STREAM = ("namespace", "service", "revision", "version")
@@ -21,16 +20,16 @@ REFUSALS = (*REASONS, "unknown_model", "too_many_streams", "busy", "disk", "feed
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def exposition(watch: Watch, link: Link) -> bytes:
+def exposition(watch: Watch, deaths: int) -> bytes:
     """The metrics in Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(_Collector(watch, link))
+    registry.register(_Collector(watch, deaths))
     return generate_latest(registry)
 
 
 class _Collector(Collector):
-    def __init__(self, watch: Watch, link: Link) -> None:
-        self.watch, self.link = watch, link
+    def __init__(self, watch: Watch, deaths: int) -> None:
+        self.watch, self.deaths = watch, deaths
 
     def collect(self) -> Iterator[Any]:
         """prometheus_client's."""
@@ -39,7 +38,7 @@ class _Collector(Collector):
         yield from _streams(self.watch)
         yield from _truth(self.watch)
         yield from _budget(self.watch)
-        yield from _service(self.watch, self.link)
+        yield from _service(self.watch, self.deaths)
 
 
 def _gauge(name: str, text: str, labels: tuple[str, ...]) -> GaugeMetricFamily:
@@ -160,7 +159,7 @@ def _budget(watch: Watch) -> Iterator[Any]:
     yield from (promised, spent, month)
 
 
-def _service(watch: Watch, link: Link) -> Iterator[Any]:
+def _service(watch: Watch, worker_deaths: int) -> Iterator[Any]:
     refused = _counter("events_refused", "Events refused, by reason", ("reason",))
     for reason in REFUSALS:
         refused.add_metric([reason], watch.tally.refused[reason])
@@ -172,7 +171,7 @@ def _service(watch: Watch, link: Link) -> Iterator[Any]:
     failed = _counter("checks_failed", "Checks that failed", ())
     failed.add_metric([], watch.tally.failed_checks)
     deaths = _counter("worker_deaths", "Times that the detectors' process had to be replaced", ())
-    deaths.add_metric([], link.deaths)
+    deaths.add_metric([], worker_deaths)
     held = _gauge("held_rows", "Rows in memory", ())
     held.add_metric([], watch.held)
     least = _gauge("coverage_least", "Coverage below which the verdict is unknown, 0 where none is asked for", ())

@@ -34,6 +34,7 @@ _TURN_S = 0.2
 _COUNT_S = 5.0
 _IDLE_S = 60.0
 _SYNC_S = 1.0
+_LABELS_S = 3600.0  # to calibrate their tests, on a busy machine
 
 
 @dataclass
@@ -66,7 +67,9 @@ class Service:
 
     def _get(self, path: bytes) -> Answer:
         if path == b"/metrics":
-            return Answer(200, metrics.exposition(self.watch, self.link), metrics.CONTENT_TYPE)
+            return Answer(
+                200, metrics.exposition(self.watch, self.link.deaths + self.checks.labels.deaths), metrics.CONTENT_TYPE
+            )
         if path == b"/healthz":
             return Answer(200, b"ok")
         if path == b"/readyz":
@@ -95,8 +98,13 @@ class Service:
         """Check what waits, whenever something does."""
         while True:
             if not await self.checks.turn(time.time()):
-                await self.checks.concept()
                 await asyncio.sleep(_TURN_S)
+
+    async def test_labels(self) -> None:
+        """Test labelled rows as they come, beside the checks of windows."""
+        while True:
+            await self.checks.concept()
+            await asyncio.sleep(_TURN_S)
 
     async def count(self) -> None:
         """Ask Prometheus for the proxy's counts, every few seconds. While it is down, coverage is unobservable."""
@@ -138,7 +146,7 @@ def service(settings: Settings) -> Service:
     watch.restore(now)
     link = Link()
     quarantine = Quarantine(settings.home, settings.quarantine_bytes)
-    return Service(settings, watch, link, Intake(watch, quarantine), Checks(watch, link))
+    return Service(settings, watch, link, Intake(watch, quarantine), Checks(watch, link, Link(_LABELS_S)))
 
 
 async def run(settings: Settings) -> None:
@@ -159,7 +167,9 @@ async def run(settings: Settings) -> None:
         if stop.is_set():
             return
         print("ready", flush=True)
-        loops = [made.check(), made.tidy(), made.sync()] + ([made.count()] if settings.prometheus.url else [])
+        loops = [made.check(), made.test_labels(), made.tidy(), made.sync()] + (
+            [made.count()] if settings.prometheus.url else []
+        )
         tasks = [asyncio.create_task(one) for one in loops]
         stopping = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -173,6 +183,7 @@ async def run(settings: Settings) -> None:
         for connection in list(limits.open):
             connection.abort()
         await made.link.stop()
+        await made.checks.labels.stop()
         made.watch.close()
 
 
