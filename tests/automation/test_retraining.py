@@ -15,7 +15,7 @@ from tests.automation.retraining import Monitoring, compiled
 from tests.automation.rig import POLICY
 from tests.rollout.rig import NAMESPACE, ROWS, SCHEMA
 
-pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.sandbox, pytest.mark.soak]  # a minute and more
 # How a canary is judged, others test: what counts here is that it was.
 QUICK = POLICY | {
     "margins": {"errors": 0.1, "latency": None, "classes": None},
