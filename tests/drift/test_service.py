@@ -30,7 +30,8 @@ class Calibrating(Link):
 
     async def ask(self, told: Mapping[str, Any], arrays: Mapping[str, Array] | None = None) -> Message:
         self.asked.set()
-        return await asyncio.get_running_loop().create_future()
+        never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        return await never
 
 
 def test_windows_are_checked_while_the_tests_of_labelled_rows_are_calibrated(tmp_path: Path) -> None:
