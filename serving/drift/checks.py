@@ -42,13 +42,17 @@ class Checks:
     labels: Link
 
     async def turn(self, now: float) -> bool:
-        """Check the first window that is ready, of any stream; whether there was one."""
-        for stream in list(self.watch.streams.values()):
+        """Check the window that has been closed longest of those that are ready; whether there was one."""
+        ready = []
+        for stream in self.watch.streams.values():
             stream.close_if(now, self.watch.settings.rule)
             if stream.waiting and self._countable(stream, stream.waiting[0], now):
-                await self._check(stream, stream.waiting[0])
-                return True
-        return False
+                ready.append(stream)
+        if not ready:
+            return False
+        stream = min(ready, key=lambda one: one.waiting[0].closed)
+        await self._check(stream, stream.waiting[0])
+        return True
 
     async def concept(self) -> None:
         """Hand labelled rows that are new to the online tests."""

@@ -1,4 +1,4 @@
-"""What runs beside what in the detector service, with workers that answer when the test wants it."""
+"""What the detector service does beside what, and after what, with workers that answer when the test wants it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any
 from serving.drift.frames import Array, Message
 from serving.drift.http import Request
 from serving.drift.link import Link
-from serving.drift.service import service
+from serving.drift.service import Service, service
 from serving.drift.settings import settings
 from serving.drift.truth import Outcome
 from tests.drift.stream import About, headers, request, rows, write_model
+
+BUSY, CALM = About(), About(revision="market-predictor-00002")
 
 
 class Answering(Link):
@@ -34,29 +36,37 @@ class Calibrating(Link):
         return await never
 
 
-def test_windows_are_checked_while_the_tests_of_labelled_rows_are_calibrated(tmp_path: Path) -> None:
-    write_model(tmp_path / "releases" / "market" / "v1", rows(100, seed=0))
-    words = ["--home", str(tmp_path / "home"), "--releases", str(tmp_path / "releases"), "--window_rows", "20"]
+def watching(folder: Path) -> Service:
+    """A service with windows of 20 rows, whose worker finds nothing."""
+    write_model(folder / "releases" / "market" / "v1", rows(100, seed=0))
+    words = ["--home", str(folder / "home"), "--releases", str(folder / "releases"), "--window_rows", "20"]
     made = service(settings([*words, "--labelled_rows", "50"], {}))
-    made.checks.link, labels = Answering(), Calibrating()
-    made.checks.labels = labels
+    made.checks.link = Answering()
+    return made
 
-    def take(prefix: str) -> None:
-        for number, row in enumerate(rows(25, seed=1)):
-            told = headers(About(), "request", f"{prefix}{number}")
-            found = {name.lower().encode(): value.encode() for name, value in told.items()}
-            assert made.intake.event(Request("POST", b"/", found, request(row))).status == 204
+
+def take(made: Service, prefix: str, about: About = BUSY) -> None:
+    """Take the requests of a window."""
+    for number, row in enumerate(rows(20, seed=1)):
+        told = headers(about, "request", f"{prefix}{number}")
+        found = {name.lower().encode(): value.encode() for name, value in told.items()}
+        assert made.intake.event(Request("POST", b"/", found, request(row))).status == 204
+
+
+def test_windows_are_checked_while_the_tests_of_labelled_rows_are_calibrated(tmp_path: Path) -> None:
+    made, labels = watching(tmp_path), Calibrating()
+    made.checks.labels = labels
 
     async def both() -> int:
         labels.asked = asyncio.Event()
-        take("first")
+        take(made, "first")
         ((source, stream),) = made.watch.streams.items()
         outcomes = [Outcome(number % 5 > 0, 0.8) for number in range(50)]
         made.watch.truths[source].baseline, made.watch.truths[source].fresh = outcomes, list(outcomes)
         loops = [asyncio.create_task(one) for one in (made.check(), made.test_labels())]
         async with asyncio.timeout(60):
             await labels.asked.wait()
-            take("second")
+            take(made, "second")
             while stream.checked < 2:
                 await asyncio.sleep(0.01)
         for one in loops:
@@ -65,4 +75,22 @@ def test_windows_are_checked_while_the_tests_of_labelled_rows_are_calibrated(tmp
         return stream.checked
 
     assert asyncio.run(both()) == 2
+    made.watch.close()
+
+
+def test_a_busy_stream_keeps_no_other_one_from_its_turn(tmp_path: Path) -> None:
+    made = watching(tmp_path)
+    rule = made.settings.rule
+    for at, (prefix, about) in enumerate([("a", BUSY), ("b", CALM), ("c", BUSY)]):
+        take(made, prefix, about)
+        for stream in made.watch.streams.values():
+            stream.close_if(1000.0 + at, rule)
+
+    async def turns() -> list[tuple[int, ...]]:
+        found = []
+        while await made.checks.turn(2000.0):
+            found.append(tuple(stream.checked for stream in made.watch.streams.values()))
+        return found
+
+    assert asyncio.run(turns()) == [(1, 0), (1, 1), (2, 1)]
     made.watch.close()
