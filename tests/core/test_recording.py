@@ -65,7 +65,7 @@ def pack(path: Path, *lines: Any, head: Any = None) -> Path:
     text = b"".join(
         (line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in (first, *lines)
     )
-    path.write_bytes(gzip.compress(text))
+    path.write_bytes(gzip.compress(text, mtime=0))
     return path
 
 
@@ -130,11 +130,14 @@ def test_a_kill_loses_nothing_that_was_synced(tmp_path: Path) -> None:
     [
         (b"", "is no recording: it is empty"),
         (b"hello", "is no recording: it is not packed with gzip"),
-        (gzip.compress(b"hello\n"), "is no recording of Kanary's"),
-        (gzip.compress(b'{"kanary-recording": true}\n'), "is no recording of Kanary's"),
-        (gzip.compress(b'{"kanary-recording": 7, "kanary": "9.0"}\n'), r"newer Kanary \(9.0\): its format is 7"),
-        (gzip.compress(b'{"kanary-recording": 1, "began": 1}\n'), "Nothing is in"),
-        (gzip.compress(b"[" * 100_000 + b"\n"), "is no recording of Kanary's"),
+        (gzip.compress(b"hello\n", mtime=0), "is no recording of Kanary's"),
+        (gzip.compress(b'{"kanary-recording": true}\n', mtime=0), "is no recording of Kanary's"),
+        (
+            gzip.compress(b'{"kanary-recording": 7, "kanary": "9.0"}\n', mtime=0),
+            r"newer Kanary \(9.0\): its format is 7",
+        ),
+        (gzip.compress(b'{"kanary-recording": 1, "began": 1}\n', mtime=0), "Nothing is in"),
+        (gzip.compress(b"[" * 100_000 + b"\n", mtime=0), "is no recording of Kanary's"),
     ],
 )
 def test_what_is_no_recording_is_refused_with_its_reason(content: bytes, said: str, tmp_path: Path) -> None:
