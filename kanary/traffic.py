@@ -91,6 +91,7 @@ class Traffic:
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._requests = self._failed = self._late = self._nonsense = self._labelled = 0
         self._owed: deque[tuple[float, str, str]] = deque()  # when to be told, event, label
+        self._telling = asyncio.Lock()
         self._started = self._ended = 0.0
         self._problem: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
@@ -197,6 +198,11 @@ class Traffic:
         await self._tell_due(client, math.inf)
 
     async def _tell_due(self, client: httpx.AsyncClient, now: float) -> None:
+        # One after the other: whoever ends the telling waits for what is on its way.
+        async with self._telling:
+            await self._tell_owed(client, now)
+
+    async def _tell_owed(self, client: httpx.AsyncClient, now: float) -> None:
         due = []
         while self._owed and self._owed[0][0] <= now:
             due.append(self._owed.popleft())

@@ -208,8 +208,8 @@ def index_is_reachable() -> bool:
     return subprocess.run([*command, "index", "versions", "hatchling"], capture_output=True).returncode == 0
 
 
+@pytest.mark.soak  # a minute, and CI sets itself up from nothing anyway
 @pytest.mark.destructive
-@pytest.mark.timeout(600)
 def test_set_up_from_an_empty_environment_survives_a_kill(tmp_path: Path) -> None:
     if not index_is_reachable():
         pytest.skip("no package index can be reached")
