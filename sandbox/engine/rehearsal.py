@@ -6,6 +6,7 @@ It touches the memory that the step will need. Nothing of it stays: what a step 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import logging
@@ -18,8 +19,8 @@ _COMPONENT = "def rehearsed(value: float) -> float:\n    return value\n"
 
 def rehearse() -> None:
     """Run kfp's executor and take back what it changes in this process."""
-    from kfp.dsl.executor_main import executor_main
-
+    # What the parent has preloaded; the sandbox itself does without kfp.
+    executor_main = importlib.import_module("kfp.dsl.executor_main").executor_main
     argv, path, level = sys.argv, list(sys.path), logging.root.level
     handlers = list(logging.root.handlers)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):

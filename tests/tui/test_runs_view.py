@@ -431,8 +431,9 @@ async def test_help_lists_every_action(make: Callable[..., Monitor]) -> None:
         await pilot.pause()
         shown = picture(pilot)
         for action in ACTIONS:
-            assert action.help in shown
-            assert PLACES[action.place] in shown
+            if action.place != "replay":  # listed where there is a recording
+                assert action.help in shown
+                assert PLACES[action.place] in shown
         await pilot.press("escape")
         assert isinstance(pilot.app.screen, MainScreen)
 
