@@ -205,14 +205,16 @@ def _expected(evidence: Evidence, tally: Array, split: Array) -> Array:
 
     By the split a request of stable alone tells something, which one of the canary will take back. So where the arms
     were not counted alike, bets go by what was counted in each: classes are counted by each model server, scraped
-    on its own; what a slow canary is still at is not counted at the proxy either.
+    on its own; what a slow canary is still at is not counted at the proxy either. Where an arm has no share, what it
+    still counts is no comparison.
     """
     both = tally[..., 0] + tally[..., 2]
     even = split[..., None]
     unlike = np.abs(tally[..., 0] - even * both) > _UNLIKE * np.sqrt(even * (1 - even) * both)
-    own = np.array([evidence.sticky or stream.family == CLASSES for stream in evidence.streams])
+    classes = np.array([stream.family == CLASSES for stream in evidence.streams])
+    own = evidence.sticky | ((even > 0) & (even < 1) & (classes | unlike))
     counted = tally[..., 0] / np.maximum(both, 1.0)
-    return np.where((both > 0) & (own | unlike), counted, even)
+    return np.where((both > 0) & own, counted, even)
 
 
 def levels(evidence: Evidence) -> Array:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kanary.errors import InputError
 from kanary.judge.counters import Arm, Counts
-from kanary.judge.evidence import ERRORS, LATENCY, Evidence, start, update
+from kanary.judge.evidence import CLASSES, ERRORS, LATENCY, Evidence, start, update
 from kanary.judge.margins import Limits, Margins
 from kanary.judge.simulate import repeated
 from tests.judge.drawing import EDGES, counts, fed, unhurried
@@ -175,3 +175,12 @@ def test_margins_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
 
 def test_latency_is_judged_at_every_edge() -> None:
     assert [stream.what for stream in empty().streams if stream.family == LATENCY] == [f"{e:g}" for e in EDGES]
+
+
+def test_once_the_canary_has_all_of_the_traffic_the_last_requests_of_stable_are_no_comparison() -> None:
+    begun = after(empty(), [(Arm(100, 0, (50,) * len(EDGES), 100, {"cat": 50, "dog": 50}),) * 2 + (0.5,)])
+    late = Arm(3, 3, (3,) * len(EDGES), 3, {"cat": 3, "dog": 0})
+    done = Arm(200, 0, (0,) * len(EDGES), 200, {"cat": 0, "dog": 200})
+    found = update(begun, Counts(done, late), 1.0)
+    for family in (ERRORS, LATENCY, CLASSES):
+        assert float(found.against[family].log) == pytest.approx(float(begun.against[family].log))
