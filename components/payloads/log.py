@@ -56,8 +56,9 @@ def read_log(uri: str, dataset: Path, service: str = "", namespace: str = "", co
         for body in _bodies(name, content, service, namespace, refused):
             try:
                 found = _rows(body, columns)
-                if rows and any(row.keys() != rows[0].keys() for row in found):
-                    raise Unreadable(f"it has the columns {', '.join(sorted(map(str, found[0])))[:200]}")
+                first = (rows or found)[0].keys()
+                if other := next((row for row in found if row.keys() != first), None):
+                    raise Unreadable(f"it has the columns {', '.join(sorted(other))[:200]}")
             except Unreadable as error:
                 refused[str(error)] += 1
                 continue
@@ -76,7 +77,7 @@ def _bodies(name: str, content: bytes, service: str, namespace: str, refused: Co
     for entry in _entries(name, content, refused):
         try:
             told = _unwrapped(entry)
-        except (Unreadable, ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             refused[f"{name}: {error}"[:300]] += 1
             continue
         if told is not None and service in ("", told[0]) and namespace in ("", told[1]):
@@ -87,13 +88,13 @@ def _entries(name: str, content: bytes, refused: Counter[str]) -> Iterator[Any]:
     """A file's JSON: all of it, a list's members, or line by line."""
     try:
         whole = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         for number, line in enumerate(content.splitlines(), 1):
             if not line.strip():
                 continue
             try:
                 yield json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 refused[f"{name}, line {number}: {error}"[:300]] += 1
         return
     yield from whole if isinstance(whole, list) else [whole]
@@ -148,9 +149,9 @@ def _columns(inputs: list[Any]) -> list[Row]:
             name, shape, data = tensor["name"], tensor["shape"], tensor["data"]
             if prod(shape) != shape[0] or len(data) != shape[0]:
                 raise Unreadable(f"the input {name} is no column: its shape is {shape}")
+            values[name] = data
         except (KeyError, TypeError, IndexError):
             raise Unreadable("an input has no name, shape or data: binary tensors are not read") from None
-        values[name] = data
     if len({len(data) for data in values.values()}) != 1:
         raise Unreadable("the inputs have different numbers of rows")
     return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
@@ -161,7 +162,7 @@ def _table(rows: Sequence[Row], where: str) -> pa.Table:
     for name in rows[0]:
         try:
             array = pa.array([row[name] for row in rows])
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             raise DataError(f"{where}: the column {name!r} holds values of several kinds: {error}") from error
         if not pa.types.is_null(array.type):  # a sensitive column, which the log leaves out
             arrays[name] = array

@@ -105,6 +105,29 @@ def test_what_cannot_be_read_is_counted_with_its_commonest_reason(tmp_path: Path
     assert (found.rows, found.refused, found.why) == (1, 10, "(it has the columns price)")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        json.dumps({"instances": [ROW, {"price": 1.0}]}),
+        json.dumps({"inputs": [{"name": ["price"], "datatype": "FP64", "shape": [1], "data": [0]}]}),
+        "[" * 100_000,
+    ],
+    ids=["rows of different columns", "a name that is a list", "deep"],
+)
+def test_a_strange_request_costs_no_other_one(tmp_path: Path, line: str) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text(f"{line}\n{json.dumps({'instances': [ROW]})}\n")
+    found = read_log(str(log), tmp_path / "rows.parquet")
+    assert (found.rows, found.refused) == (1, 1)
+
+
+def test_a_number_that_no_column_can_hold_is_refused(tmp_path: Path) -> None:
+    log = tmp_path / "log.json"
+    log.write_text(json.dumps({"instances": [{"price": 10**30}]}))
+    with pytest.raises(DataError, match="'price' holds values"):
+        read_log(str(log), tmp_path / "rows.parquet")
+
+
 def test_lists_without_names_are_read_by_the_columns_given(tmp_path: Path) -> None:
     log = tmp_path / "log.json"
     log.write_text(json.dumps({"instances": [list(ROW.values()), [1, 2]]}))
