@@ -11,6 +11,7 @@ from textual.binding import Binding
 from textual.screen import ModalScreen
 from textual.widgets import Input
 
+from kanary.commands.numbers import from_zero
 from kanary.config import Config
 from kanary.recording import read
 from kanary.replay import SPEEDS, ReplayHub
@@ -90,7 +91,7 @@ def replay(parser: argparse.ArgumentParser) -> Action:
     change, `-` and `+` set the speed, `<` and `>` go to the start and the end.
     """
     parser.add_argument("file", type=Path, metavar="FILE", help="what `kanary record` has written")
-    parser.add_argument("--at", type=_seconds, metavar="SECONDS", help="begin so long after its start, and wait there")
+    parser.add_argument("--at", type=from_zero, metavar="SECONDS", help="begin so long after its start, and wait there")
     speeds = ", ".join(f"{speed:g}" for speed in SPEEDS)
     parser.add_argument("--speed", type=_speed, default=1.0, metavar="N", help=f"how fast: {speeds} (default: 1)")
     parser.add_argument("--theme", choices=THEMES, metavar="NAME", default="", help="a theme, as of `kanary monitor`")
@@ -106,13 +107,6 @@ def _replay(given: argparse.Namespace, config: Config) -> int:
     app = Replay(hub, given.theme)
     app.run()
     return app.return_code or 0
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < float("inf"):
-        raise ValueError
-    return seconds
 
 
 def _speed(text: str) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kanary import kubernetes
+from kanary.commands.numbers import above_zero
 from kanary.commands.rollout import namespace_of
 from kanary.config import Config
 from kanary.errors import InputError, KanaryError
@@ -80,8 +81,8 @@ def plan(parser: argparse.ArgumentParser) -> Action:
     _add_service(parser)
     _add_policy(parser)
     parser.add_argument("--size", type=_share, default=0.02, metavar="SHARE", help="of a regression (default: 0.02)")
-    parser.add_argument("--window", type=_positive, default=600.0, metavar="SECONDS", help="look back (default: 600)")
-    parser.add_argument("--rate", type=_positive, metavar="R", help="requests a second, instead of what is observed")
+    parser.add_argument("--window", type=above_zero, default=600.0, metavar="SECONDS", help="look back (default: 600)")
+    parser.add_argument("--rate", type=above_zero, metavar="R", help="requests a second, instead of what is observed")
     return _plan
 
 
@@ -260,12 +261,5 @@ def _step(text: str) -> int:
 def _share(text: str) -> float:
     value = float(text)
     if not 0 < value < 1:
-        raise ValueError
-    return value
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
         raise ValueError
     return value

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kanary.commands.rollout import seconds
+from kanary.commands.numbers import above_zero
 from kanary.config import Config
 from kanary.recorder import Recorder
 from kanary.recording import MAX_TEXT, Writer
@@ -35,7 +35,7 @@ def record(parser: argparse.ArgumentParser) -> Action:
     addresses, messages and parameters are in it. Logs are, only with --logs.
     """
     parser.add_argument("file", type=Path, metavar="FILE", help="where to write it, such as incident.jsonl.gz")
-    parser.add_argument("--for", dest="seconds", type=seconds, metavar="SECONDS", help="end after so long")
+    parser.add_argument("--for", dest="seconds", type=above_zero, metavar="SECONDS", help="end after so long")
     parser.add_argument("--logs", action="store_true", help="the ends of tasks' and model servers' logs, too")
     parser.add_argument("-A", "--all-namespaces", action="store_true", help="services of all namespaces")
     parser.add_argument("--max-mb", type=_size, default=50.0, metavar="MB",
@@ -43,7 +43,7 @@ def record(parser: argparse.ArgumentParser) -> Action:
                         f"{MAX_TEXT >> 20}")  # fmt: skip
     parser.add_argument("--force", action="store_true", help="overwrite a file that is there")
     parser.add_argument(
-        "--refresh", type=seconds, default=2.0, metavar="SECONDS", help="ask servers so often (default: 2)"
+        "--refresh", type=above_zero, default=2.0, metavar="SECONDS", help="ask servers so often (default: 2)"
     )
     return _record
 

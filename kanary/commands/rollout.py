@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from kanary import kubernetes
+from kanary.commands.numbers import above_zero
 from kanary.config import Config
 from kanary.errors import KanaryError
 from kanary.kserve import decide, steer
@@ -36,7 +37,9 @@ def rollback(parser: argparse.ArgumentParser) -> Action:
         "--to", default="", metavar="RELEASE", help="a version, digest, revision or run id out of its history"
     )
     parser.add_argument("--reason", default="", metavar="TEXT", help="why; it stands in the release history")
-    parser.add_argument("--deadline", type=seconds, default=300.0, metavar="SECONDS", help="stop waiting after so long")
+    parser.add_argument(
+        "--deadline", type=above_zero, default=300.0, metavar="SECONDS", help="stop waiting after so long"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     _add_dry_run(parser)
     return _rollback
@@ -217,11 +220,3 @@ def _split(status: ServiceStatus) -> str:
         found = status.revision(name)
         parts.append(f"{name}{f' ({found.version})' if found and found.version else ''} {percent} %")
     return ", ".join(parts) or "none"
-
-
-def seconds(text: str) -> float:
-    """A number of seconds above 0, for argparse."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError
-    return value

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from kanary import kubernetes
-from kanary.commands.rollout import add_harmless_dry_run, as_json, namespace_of, report, seconds
+from kanary.commands.numbers import above_zero
+from kanary.commands.rollout import add_harmless_dry_run, as_json, namespace_of, report
 from kanary.config import Config
 from kanary.kserve import models, steer
 from kanary.kserve import readiness as way_back
@@ -32,7 +33,7 @@ def status(parser: argparse.ArgumentParser) -> Action:
     parser.add_argument("-w", "--watch", action="store_true", help="go on, and show what changes")
     parser.add_argument(
         "--refresh",
-        type=seconds,
+        type=above_zero,
         default=2.0,
         metavar="SECONDS",
         help="with --watch: ask servers so often (default: 2)",

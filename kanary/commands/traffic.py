@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from kanary import dataschema, kubernetes, traffic_rows
+from kanary.commands.numbers import above_zero, from_zero
 from kanary.commands.rollout import namespace_of
 from kanary.config import Config
 from kanary.errors import ApiError, InputError, KanaryError, Unreachable
@@ -36,8 +37,8 @@ def traffic(parser: argparse.ArgumentParser) -> Action:
     parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="rows, as CSV or Parquet")
     parser.add_argument("--schema", type=Path, metavar="FILE", help="their Frictionless Table Schema")
     parser.add_argument("--url", help="where the service answers, if not where its status says")
-    parser.add_argument("--rate", type=_positive, default=20.0, metavar="R", help="requests a second (default: 20)")
-    parser.add_argument("--seconds", type=_positive, metavar="S", help="for so long (default: until interrupted)")
+    parser.add_argument("--rate", type=above_zero, default=20.0, metavar="R", help="requests a second (default: 20)")
+    parser.add_argument("--seconds", type=above_zero, metavar="S", help="for so long (default: until interrupted)")
     parser.add_argument("--constant", action="store_true", help="evenly spaced, not at random (Poisson)")
     parser.add_argument("--concurrency", type=int, default=256, metavar="N", help="under way at once (default: 256)")
     parser.add_argument(
@@ -51,7 +52,7 @@ def traffic(parser: argparse.ArgumentParser) -> Action:
     parser.add_argument("--errors", type=_share, default=0.0, metavar="SHARE", help="of the requests that are nonsense")
     parser.add_argument(
         "--labels-after",
-        type=_seconds,
+        type=from_zero,
         metavar="S",
         help="tell the drift detector each row's true class, so long after its answer; needs --schema",
     )
@@ -212,17 +213,3 @@ def _share(text: str) -> float:
     if not 0 <= share <= 1:
         raise ValueError
     return share
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise ValueError
-    return value
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError
-    return value

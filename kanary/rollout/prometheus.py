@@ -74,6 +74,8 @@ class Prometheus:
         self._api.headers = self._headers()
         try:
             result = self._api.custom_query(query, params={"time": f"{at:.3f}"})
+            if not isinstance(result, list):
+                raise TypeError(result)
         except PrometheusApiClientException as error:
             raise ApiError(
                 f"Prometheus at {self.url} refused a query: {shortened(one_line(str(error)), 400)}",
@@ -86,8 +88,6 @@ class Prometheus:
                 f"Prometheus at {self.url} cannot be reached: {shortened(one_line(str(error)), 300)}",
                 f"Look at {self._named}url, or give --prometheus.",
             ) from error
-        if not isinstance(result, list):
-            raise ApiError(f"{self.url} does not answer as Prometheus does.", f"Look at {self._named}url.")
         return tuple(_sample(entry) for entry in result)
 
     def _headers(self) -> dict[str, str]:

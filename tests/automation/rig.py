@@ -174,8 +174,13 @@ class Blame:
     switch: int
 
 
+def predictions(sandbox: Sandbox, name: str) -> list[dict[str, Any]]:
+    """The service's predictions so far, by the gateway's access log."""
+    return [entry for entry in sandbox.access_log(name) if entry["method"] == "POST"]
+
+
 def blame(sandbox: Sandbox, name: str, canary: str) -> Blame:
-    entries = [entry for entry in sandbox.access_log(name) if entry["method"] == "POST"]
+    entries = predictions(sandbox, name)
     failed = Counter(entry["revision"] or "" for entry in entries if int(entry["status"] or 0) >= 500)
     switch = failed.pop("", 0) + failed.pop("-", 0)
     bad = failed.pop(canary, 0)
@@ -186,9 +191,7 @@ def exposed(sandbox: Sandbox, name: str, record: Record) -> int:
     """Requests of both arms from when the first step's canary was warm until the last one that reached it."""
     begun = record.steps[0].since + WARM if record.steps else 0.0
     times = [
-        (datetime.fromisoformat(entry["time"]).timestamp(), entry["revision"])
-        for entry in sandbox.access_log(name)
-        if entry["method"] == "POST"
+        (datetime.fromisoformat(entry["time"]).timestamp(), entry["revision"]) for entry in predictions(sandbox, name)
     ]
     last = max((at for at, revision in times if revision == record.canary), default=0.0)
     return sum(begun <= at <= last for at, _ in times)
@@ -196,11 +199,7 @@ def exposed(sandbox: Sandbox, name: str, record: Record) -> int:
 
 def logged(sandbox: Sandbox, name: str, requests: int) -> None:
     """Waits until the access log holds so many of the service's predictions."""
-    wait_for(
-        lambda: sum(entry["method"] == "POST" for entry in sandbox.access_log(name)) >= requests,
-        "the gateway has logged every request",
-        60,
-    )
+    wait_for(lambda: len(predictions(sandbox, name)) >= requests, "the gateway has logged every request", 60)
 
 
 def gone(service: Service) -> None:

@@ -34,6 +34,7 @@ from tests.automation.rig import (
     blame,
     exposed,
     gone,
+    predictions,
 )
 from tests.rollout.rig import BODIES, Sandbox, Service
 from tests.waiting import wait_for
@@ -91,7 +92,7 @@ def figures(live: Live, kind: str, seed: int, announced: float) -> dict[str, Any
     live.deploy(live.releases.v1)
     began = time.monotonic()
     with traffic(live.service.url, RATE / PARALLEL):
-        wait_for(lambda: len(posts(live)) > 30, "stable has traffic", 60, every=0.5)
+        wait_for(lambda: len(predictions(live.service.sandbox, live.name)) > 30, "stable has traffic", 60, every=0.5)
         if kind == "good":
             live.deploy(live.releases.v2)
         else:
@@ -133,15 +134,10 @@ def traffic(url: str, rate: float) -> Iterator[None]:
             process.kill()
 
 
-def posts(live: Live) -> list[dict[str, Any]]:
-    """The service's predictions, by the gateway's access log."""
-    return [entry for entry in live.service.sandbox.access_log(live.name) if entry["method"] == "POST"]
-
-
 def settled(live: Live) -> int:
     """How many predictions there were, once the access log has them all."""
     before = -1
-    while (now := len(posts(live))) != before:
+    while (now := len(predictions(live.service.sandbox, live.name))) != before:
         before = now
         time.sleep(1.0)
     return now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -26,3 +27,13 @@ def space(kubernetes_api: Server) -> Namespace:
 def metrics(space: Namespace) -> Iterator[FakePrometheus]:
     with prometheus(FakePrometheus(space.name)) as fake:
         yield fake
+
+
+@pytest.fixture
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Times of day are UTC's, wherever the test runs."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()

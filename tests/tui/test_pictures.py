@@ -45,15 +45,6 @@ def fake() -> Iterator[FakeKfp]:
         yield server
 
 
-@pytest.fixture
-def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
-
-
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
 async def test_every_view_looks_as_it_did_when_somebody_looked(
     size: tuple[int, int], space: Namespace, metrics: FakePrometheus, fake: FakeKfp, utc: None, tmp_path: Path

@@ -83,15 +83,6 @@ def make(tmp_path: Path, utc: None) -> Callable[..., Replay]:
     return made
 
 
-@pytest.fixture
-def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
-
-
 def hub_of(pilot: Pilot[None]) -> ReplayHub:
     app = pilot.app
     assert isinstance(app, Replay)

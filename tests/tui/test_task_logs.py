@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.pilot import Pilot
 
 from kanary.kfp_pods import NODE_NAME
 from kanary.text import timed
@@ -39,16 +40,20 @@ def cluster() -> Iterator[FakeKubernetes]:
         yield fake
 
 
+async def open_second_task(pilot: Pilot[None]) -> None:
+    await until(pilot, loaded(pilot))
+    await pilot.press("enter")
+    await until(pilot, loaded(pilot, "tasks"))
+    await pilot.press("j")
+
+
 async def test_a_log_is_read_from_the_pod_with_the_runs_label_where_none_is_named(
     kfp: FakeKfp, cluster: FakeKubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     given = {"kfp_endpoint": kfp.url, "kubeconfig": str(kubeconfig(tmp_path / "kubeconfig", cluster.url))}
     async with rig.monitor(tmp_path, given).run_test(size=(120, 30), notifications=True) as pilot:
-        await until(pilot, loaded(pilot))
-        await pilot.press("enter")
-        await until(pilot, loaded(pilot, "tasks"))
-        await pilot.press("j")
+        await open_second_task(pilot)
         await sees(pilot, "epoch [b]2[/b]")
         assert "Log of train (training-x7-1)" in picture(pilot)
         asked = [a for a in cluster.asked if a["path"].endswith("/pods") and "labelSelector" in a]
@@ -73,20 +78,14 @@ async def test_without_a_pod_it_is_said_whether_one_was_looked_for(
     cluster.pods = []
     given = {"kfp_endpoint": kfp.url, "kubeconfig": str(kubeconfig(tmp_path / "kubeconfig", cluster.url))}
     async with rig.monitor(tmp_path, given).run_test(size=(120, 30), notifications=True) as pilot:
-        await until(pilot, loaded(pilot))
-        await pilot.press("enter")
-        await until(pilot, loaded(pilot, "tasks"))
-        await pilot.press("j")
+        await open_second_task(pilot)
         await sees(pilot, "none with its run's label is there")
         cluster.pods = [POD]
         await pilot.press("r")
         await sees(pilot, "epoch 1")
     given["kubeconfig"] = str(tmp_path / "none")
     async with rig.monitor(tmp_path, given).run_test(size=(120, 30), notifications=True) as pilot:
-        await until(pilot, loaded(pilot))
-        await pilot.press("enter")
-        await until(pilot, loaded(pilot, "tasks"))
-        await pilot.press("j")
+        await open_second_task(pilot)
         await sees(pilot, "and none can be looked up")
 
 
