@@ -108,11 +108,11 @@ class Service:
 
     async def count(self) -> None:
         """Ask Prometheus for the proxy's counts, every few seconds. While it is down, coverage is unobservable."""
-        down = False
+        down, source = False, None
         while True:
             try:
-                with Prometheus(self.settings.prometheus, SETTING) as source:
-                    found = await asyncio.to_thread(_asked, source, self.settings.requests_query)
+                source = source or Prometheus(self.settings.prometheus, SETTING)
+                found = await asyncio.to_thread(_asked, source, self.settings.requests_query)
             except Exception as error:  # noqa: BLE001 - this loop's outermost: whatever fails there, it is asked again
                 if not down:
                     _log.warning("%s: coverage is unobservable", error)
