@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kanary.cli import Action
 
 
+_BY_CALL = {entry.call: entry for entry in ACTIONS}
 _DRIVER = "TEXTUAL_DRIVER"  # set where Textual speaks to something else than a terminal: `kanary web`
 
 
@@ -158,6 +159,11 @@ class Monitor(App[None]):
         acted = getattr(self.screen, "acted", None)
         if acted is not None:
             acted()
+
+    def offers(self, action: str) -> bool:
+        """Whether the key line names it: nothing that is refused here whatever it would be done to."""
+        entry = _BY_CALL.get(action)
+        return entry is None or not (entry.destructive and (self.hub.recorded or self.hub.readonly))
 
     def nodes(self, screen: Any) -> Iterator[DOMNode]:
         """Where an action may belong to: from the focus upwards, then the view that is shown."""

@@ -131,6 +131,9 @@ async def test_what_the_file_says_is_text_and_what_is_typed_is_typed(make: Calla
         assert "\x1b" not in picture(pilot)
         await pilot.press("slash", "a", "space", "full_stop", "plus", "less_than_sign")
         await sees(pilot, "filter: a .+<")
+        # While a filter is typed, the last line names no key that would only be written into it.
+        assert "/ Filter" not in picture(pilot)
+        assert "? Help" not in picture(pilot)
         assert hub_of(pilot).speed == 1.0
         assert hub_of(pilot).position == AT + 10
 
@@ -142,6 +145,9 @@ async def test_acts_are_refused_with_their_reason(make: Callable[..., Replay]) -
         for view, keys in (("1", "STRCA"), ("2", "RPTHA")):
             await pilot.press(view)
             await until(pilot, loaded(pilot, {"1": "runs-table", "2": "services-table"}[view]))
+            offered = picture(pilot).splitlines()[-1].split()
+            assert {"Open", "Filter"} < {*offered}
+            assert not {"Submit", "Retry", "Roll", "Promote"} & {*offered}
             for key in keys:
                 pilot.app.clear_notifications()
                 await pilot.press(key)
@@ -306,8 +312,11 @@ async def pictures(pilot: Pilot[None]) -> dict[str, str]:
 
 
 def without_header(shown: str, lines: int) -> str:
-    """The picture below the header, without the time of day, and without the dots of curves: they move with it."""
-    kept = [line for line in shown.splitlines()[lines:] if not re.search("[\u2800-\u28ff]", line)]
+    """The picture between the header and the keys, which offer no acts in a recording.
+
+    Without the time of day, and without the dots of curves: they move with it.
+    """
+    kept = [line for line in shown.splitlines()[lines:-1] if not re.search("[\u2800-\u28ff]", line)]
     return re.sub(r"\d\d:\d\d:\d\d", "TIME", "\n".join(kept))
 
 
