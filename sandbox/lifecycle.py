@@ -164,12 +164,14 @@ def _orphans(home: Home) -> list[Process]:
     return mains or marked(home.path)
 
 
-def _print_progress(home: Home, message: Mapping[str, object], out: TextIO) -> None:
+def _print_progress(home: Home, message: Mapping[str, Any], out: TextIO) -> None:
     if "part" in message:
         line = f"  {message['part']:<12} {message.get('url', ''):<28} ready in {message['seconds']} s"
         print(line.rstrip(), file=out, flush=True)
     if "absent" in message:
         print(f"  {message['absent']:<12} absent: {message['why']}", file=out, flush=True)
+    for name in message.get("later", ()):
+        print(f"  {name:<12} starts; `kanary info` says when it answers, and where", file=out, flush=True)
     if "up" in message:
         url = read_json(home.endpoints).get("kfp", {}).get("url", "")
         for path in put_aside(home):

@@ -44,7 +44,10 @@ class Supervisor:
     """Runs the parts of one home whose lock the caller holds."""
 
     def __init__(self, home: Home, parts: tuple[Part, ...], report: Report) -> None:
-        """`report` is told, as JSON objects, of each part's first health, then {"up": true} or {"failed": why}."""
+        """`report` is told, as JSON objects, of each part's first health, then {"up": true} or {"failed": why}.
+
+        With "up" goes "later": the parts that nobody waits for, and that do not answer yet.
+        """
         self._home = home
         self._parts = {part.name: part for part in parts}
         self._report = report
@@ -211,7 +214,7 @@ class Supervisor:
         self._announced = True
         self._save()
         _log.info("up: %s", self._entries())
-        self._report({"up": True})
+        self._report({"up": True, "later": [name for name, state in self._states.items() if state == "starting"]})
 
     async def _rotate(self) -> None:
         while True:

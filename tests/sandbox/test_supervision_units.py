@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from sandbox.partprocess import choose_port
 from sandbox.parts import Part, filled, urls
 from sandbox.processes import HOME_MARK, PART_MARK, is_alive, kill_marked, marked, process_of, recorded, send, wait_gone
 from sandbox.rotation import lines, rotate, tail
+from sandbox.supervisor import Supervisor
 from tests.waiting import wait_for
 
 
@@ -121,6 +124,22 @@ def test_a_port_is_the_preferred_one_or_a_free_one() -> None:
     free = choose_port(0, set())
     assert choose_port(free, set()) == free
     assert choose_port(free, {free}) != free
+
+
+def test_what_nobody_waits_for_is_named_where_all_else_is_up(tmp_path: Path) -> None:
+    make_home(Home(tmp_path))
+    sleeps = (sys.executable, "-c", "import time; time.sleep(60)")
+    parts = (Part("quick", sleeps), Part("late", sleeps, {"http": 0}, health="/ready", required=False))
+    told = []
+
+    def report(message: Mapping[str, object]) -> None:
+        told.append(message)
+        if "part" not in message:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert asyncio.run(Supervisor(Home(tmp_path), parts, report).run()) == ""
+    assert [message.get("part", message) for message in told] == ["quick", {"up": True, "later": ["late"]}]
+    assert marked(tmp_path) == []
 
 
 def test_logs_are_bounded_and_readers_follow_them_through_rotation(tmp_path: Path) -> None:
