@@ -25,7 +25,7 @@ from tui.replay import Replay
 
 HERE = Path(__file__).resolve().parent
 SIZE = (120, 32)
-AT = 58.5  # seconds after the start of the recording
+AT = 140  # seconds after the start of the recording
 _STILL = 0.5  # seconds without a change: whatever was asked for has come
 _PATIENCE = 30.0
 # The keys that lead to each picture, one after the other.
@@ -33,7 +33,8 @@ PICTURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("runs", ("1",)),
     ("services", ("2",)),
     ("service", ("enter",)),
-    ("events", ("escape", "4")),
+    ("drift", ("escape", "3")),
+    ("events", ("4",)),
 )
 # Rich's own names a font at a server of somebody else's.
 SVG = """\
