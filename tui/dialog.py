@@ -26,6 +26,7 @@ from tui.look import Spans, harmless, styled, styles
 Lines = Sequence[Spans]
 log = logging.getLogger("kanary.tui")
 
+AGREED = "go"
 HINT = "←→ choose   Enter press   Esc "
 
 
@@ -50,9 +51,11 @@ class Question:
     type_name: str = ""
     watch: Callable[[], Lines] | None = None  # how it stands, while it is being done
     stay: bool = False  # the dialog stays when it is done, until it is closed
+    look: Callable[[], Awaitable[str]] | None = None  # finds out more for `lines`; gives another word than `go`, or ""
 
 
 # What is done: it is given what was typed and a function that tells a step (text, style), and gives its last word.
+# Under AGREED stands the word that was agreed to.
 Act = Callable[[dict[str, str], Callable[[str, str], None]], Awaitable[str]]
 
 
@@ -124,6 +127,15 @@ class Dialog(ModalScreen[None]):
         self._tell()
         self._cancel.focus()
         self.set_interval(0.25, self._look)
+        if self._question.look is not None:
+            self.run_worker(self._find_out(self._question.look), exit_on_error=False)
+
+    async def _find_out(self, look: Callable[[], Awaitable[str]]) -> None:
+        word = await look()
+        if self._phase == "asking":
+            self._go.label = word or self._question.go
+            self._go.refresh(layout=True)
+            self._tell()
 
     @property
     def typed(self) -> dict[str, str]:
@@ -171,7 +183,7 @@ class Dialog(ModalScreen[None]):
             return
         self._complain("")
         self._phase = "doing"
-        typed = self.typed
+        typed = self.typed | {AGREED: str(self._go.label)}
         self.add_class("doing")
         self._cancel.label = "Close"
         self._hint.update("Enter, Esc close; what was begun goes on")

@@ -139,7 +139,8 @@ def default_theme(environ: Mapping[str, str]) -> str:
     """The theme for this terminal: its own 16 colours where it has no more; light where it says that it is light."""
     light = _is_light(environ.get("COLORFGBG", ""))
     term = environ.get("TERM", "")
-    rich = environ.get("COLORTERM", "") != "" or "256" in term or "direct" in term or "kitty" in term
+    served = environ.get("TEXTUAL_COLOR_SYSTEM", "") in ("truecolor", "256")  # to a browser
+    rich = served or environ.get("COLORTERM", "") != "" or any(word in term for word in ("256", "direct", "kitty"))
     if not rich:
         return "ansi-light" if light else "ansi-dark"
     return LIGHT.name if light else DARK.name

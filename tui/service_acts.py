@@ -15,7 +15,8 @@ from kanary.release import Release
 from kanary.snapshot_hub import Hub
 from kanary.snapshot_services import Service
 from kanary.text import one_line
-from tui.dialog import Act, Dialog, Field, Lines, Question
+from tui.dialog import AGREED, Act, Dialog, Field, Lines, Question
+from tui.promotion import ANYWAY, Promotion
 from tui.rollback import Say, roll_back
 from tui.service_words import (
     move_lines,
@@ -25,7 +26,6 @@ from tui.service_words import (
     rollback_lines,
     rollout_lines,
     short,
-    version_of,
     warnings,
 )
 
@@ -77,32 +77,20 @@ class ServiceActs(Widget):
         service = self._service("Promote")
         if service is None or not self._has_canary("Promote", service):
             return
-        status = service.status
-        after = [(100, "canary")]
+        promotion = Promotion(self.hub, service)
         question = Question(
-            f"Promote {status.name}?",
-            lambda typed: [
-                *move_lines(service, after, f"{short(status, status.canary)} 100 %"),
-                [("STABLE    ", "dim"), (version_of(service, status.stable), ""), ("  →  ", "dim"),
-                 (version_of(service, status.canary), "canary")],
-                [("", "")],
-                [("The canary becomes the stable release: all callers get it.", "")],
-                *warnings(service),
-            ],
+            f"Promote {service.status.name}?",
+            promotion.lines,
             "Promote",
             (REASON,),
             self._type_name(service),
             lambda: now_lines(self.hub, service.key, ()),
             stay=True,
-        )  # fmt: skip
+            look=promotion.look,
+        )
 
         async def act(typed: dict[str, str], say: Say) -> str:
-            from kanary.kserve import steer
-
-            api = await self.hub.connections.kubernetes()
-            say("the percentage leaves the spec ...", "dim")
-            moved = await api.call(steer.promote(status.name, status.namespace, typed["reason"]))
-            return moved_words(moved.after, moved.in_force, moved.why)
+            return await promotion.act(typed["reason"], typed[AGREED] == ANYWAY, say)
 
         self.app.push_screen(Dialog(question, act))
 

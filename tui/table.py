@@ -312,7 +312,9 @@ def _drawn(cell: Cell, width: int, right: bool, base: Style, looks: Mapping[str,
         size = cell_len(text)
         if size > left:
             text, size = f"{set_cell_size(text, left - 1)}…", left
-        segments.append(Segment(text, base + style_of(style, looks)))
+        look = style_of(style, looks)
+        # In a row in reverse video every colour would be a patch of its own.
+        segments.append(Segment(text, base + (Style(bold=look.bold) if base.reverse else look)))
         left -= size
     if left > 0:
         segments.append(Segment(" " * left, base))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from starlette.responses import PlainTextResponse
 
+from kanary.kserve.readiness import Readiness
 from kanary.rollout import record as records
 from kanary.rollout.record import Record
 from tests.core.fake_kubernetes import FakeKubernetes, serving
@@ -17,6 +19,7 @@ from tests.tui.rig import SIZE, column, flat, loaded, picture, sees, table, text
 from tui.app import Monitor
 from tui.dialog import Dialog
 from tui.main import MainScreen
+from tui.promotion import Promotion
 from tui.service import ServiceScreen
 
 TABLE = "services-table"
@@ -255,6 +258,8 @@ async def test_a_promotion_takes_the_percentage_out_of_the_spec(make: Callable[.
         await pilot.press("P")
         await sees(pilot, "00002 100 %")
         assert "00001 (v1)  →  00002 (v2)" in picture(pilot)
+        await sees(pilot, "WAY BACK  to v1 by a cold start")
+        await sees(pilot, "model: s3://models/1 cannot be checked from here")
         await pilot.press("right", "enter")
         await until(pilot, lambda: "canaryTrafficPercent" not in space.document("churn")["spec"]["predictor"])
         # What was begun goes on, and its end is told, when the dialog is closed meanwhile.
@@ -270,6 +275,33 @@ async def test_a_promotion_takes_the_percentage_out_of_the_spec(make: Callable[.
             document = space.document("churn") | {"status": whole}
             client.put(path, json=document).raise_for_status()
         await until(pilot, lambda: "traffic is 00002 100 %" in flat(pilot))
+
+
+async def test_where_there_is_no_way_back_a_promotion_has_to_be_meant(
+    make: Callable[..., Monitor], space: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, read = threading.Event(), Promotion._readiness
+
+    def slow(self: Promotion) -> Readiness:
+        looks.wait(60)
+        return read(self)
+
+    monkeypatch.setattr(Promotion, "_readiness", slow)
+    space.put("churn", 20)  # and nobody has recorded what is stable
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
+        await pilot.press("2")
+        await until(pilot, loaded(pilot, TABLE))
+        await pilot.press("P")
+        await sees(pilot, "WAY BACK  is looked at")
+        await pilot.press("right", "enter")
+        looks.set()
+        await sees(pilot, "There would be no way back: nobody recorded the content")
+        assert space.document("churn")["spec"]["predictor"]["canaryTrafficPercent"] == 20
+        await pilot.press("escape", "P")
+        await sees(pilot, "WAY BACK  none")
+        await sees(pilot, "Promote anyway")
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: "canaryTrafficPercent" not in space.document("churn")["spec"]["predictor"])
 
 
 @pytest.mark.parametrize(
