@@ -42,7 +42,7 @@ ACTIONS = (
     Action("main.events", "4", "Events", "view 4: what happened, newest first", footer=False),
     Action("main.quit", "q", "Quit", "leave the monitor, from the views only"),
     Action("view.filter", "slash", "Filter", "show rows with this text; !text: rows without it"),
-    Action("view.clear", "escape", "Clear filter", "take the filter away", footer=False),
+    Action("view.clear", "escape", "Clear filter", "take the filter away"),
     Action("view.sort", "s", "Sort", "sort by the next column; the title says which", footer=False),
     Action("view.refresh", "r", "Refresh", "ask the servers now", footer=False),
     Action("view.pause", "space", "Hold", "hold the picture still; data are still collected", footer=False),

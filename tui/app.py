@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from textual import events
 from textual.app import App
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.dom import DOMNode
@@ -142,12 +143,19 @@ class Monitor(App[None]):
 
         self.push_screen(ColumnScreen(self.hub, event.key, event.order))
 
+    def on_key(self, event: events.Key) -> None:
+        """A key that was pressed before the field it is meant for had the focus goes into the field."""
+        focused = self.focused
+        if focused is not None and focused.check_consume_key(event.key, event.character):
+            event.prevent_default()
+            focused.post_message(events.Key(event.key, event.character))
+
     # ---- every action goes through here
 
     async def action_act(self, action_id: str) -> None:
         """Does what an action of the registry says, if it may be done here; else says why not."""
         entry = BY_ID[action_id]
-        node = next((node for node in self.nodes(self.screen) if entry.place in getattr(node, "PLACES", ())), None)
+        node = self._node(entry, self.screen)
         if node is None:
             return
         if entry.destructive and (why := self._forbidden(entry)):
@@ -160,10 +168,19 @@ class Monitor(App[None]):
         if acted is not None:
             acted()
 
-    def offers(self, action: str) -> bool:
-        """Whether the key line names it: nothing that is refused here whatever it would be done to."""
+    def offers(self, action: str, screen: Screen[object]) -> bool:
+        """Whether a screen's key line names it: nothing that is refused here in any case, or has no object."""
         entry = _BY_CALL.get(action)
-        return entry is None or not (entry.destructive and (self.hub.recorded or self.hub.readonly))
+        if entry is None:
+            return True
+        if entry.destructive and (self.hub.recorded or self.hub.readonly):
+            return False
+        asked = getattr(self._node(entry, screen), f"offers_{entry.method}", None)
+        return asked is None or bool(asked())
+
+    def _node(self, entry: Entry, screen: Screen[object]) -> DOMNode | None:
+        """What does it there, if there is such a thing."""
+        return next((node for node in self.nodes(screen) if entry.place in getattr(node, "PLACES", ())), None)
 
     def nodes(self, screen: Any) -> Iterator[DOMNode]:
         """Where an action may belong to: from the focus upwards, then the view that is shown."""

@@ -125,7 +125,7 @@ class Dialog(ModalScreen[None]):
     def on_mount(self) -> None:
         self._box.border_title = harmless(self._question.title).replace("[", "(")
         self._tell()
-        self._cancel.focus()
+        self.set_focus(self._cancel)
         self.set_interval(0.25, self._look)
         if self._question.look is not None:
             self.run_worker(self._find_out(self._question.look), exit_on_error=False)
@@ -168,7 +168,7 @@ class Dialog(ModalScreen[None]):
 
     @on(Input.Submitted)
     def _entered(self) -> None:
-        self._go.focus()
+        self.set_focus(self._go)
 
     @on(Button.Pressed, "#cancel")
     def _cancelled(self) -> None:
@@ -187,7 +187,7 @@ class Dialog(ModalScreen[None]):
         self.add_class("doing")
         self._cancel.label = "Close"
         self._hint.update("Enter, Esc close; what was begun goes on")
-        self._cancel.focus()
+        self.set_focus(self._cancel)
         # The application's: closing the dialog must not stop the act between two of its steps.
         self.app.run_worker(self._do(typed), group="acts", exit_on_error=False)
 

@@ -44,7 +44,7 @@ class KeyLine(Widget, can_focus=False):
         shown = [
             (binding.key, self.app.get_key_display(binding), binding.description)
             for _, binding, enabled, _ in self.screen.active_bindings.values()
-            if binding.show and enabled and self.app.offers(binding.action) and not self._typed(binding)
+            if binding.show and enabled and self.app.offers(binding.action, self.screen) and not self._typed(binding)
         ]
         while len(shown) > 1 and 1 + sum(len(k) + len(d) + 1 + _GAP for _, k, d in shown) - _GAP > self.size.width:
             del shown[-2]

@@ -87,7 +87,7 @@ class LogPane(Vertical):
             self._find.value = ""
             self.view.find("")
             self.remove_class("finding")
-            self.view.focus()
+            self.screen.set_focus(self.view)
             return True
         return False
 
@@ -113,7 +113,7 @@ class LogPane(Vertical):
     @on(LogView.Find)
     def _ask(self) -> None:
         self.add_class("finding")
-        self._find.focus()
+        self.screen.set_focus(self._find)
 
     @on(Input.Changed, ".find")
     def _search(self) -> None:
@@ -122,7 +122,7 @@ class LogPane(Vertical):
     @on(Input.Submitted, ".find")
     def _searched(self) -> None:
         self.set_class(bool(self._find.value), "finding")
-        self.view.focus()
+        self.screen.set_focus(self.view)
 
     @on(LogView.Save)
     def _save(self) -> None:

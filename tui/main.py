@@ -103,7 +103,7 @@ class MainScreen(Screen[None]):
             await self._make(name)
         self._switcher.current = name
         self.view.update()
-        self.view.table.focus()
+        self.set_focus(self.view.table)  # at once: the next key may have been pressed already
         self._tell()
 
     async def act_runs(self) -> None:

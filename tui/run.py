@@ -226,7 +226,7 @@ class RunScreen(Screen[None], RunActs):
         yield KeyLine()
 
     def on_mount(self) -> None:
-        self._table.focus()
+        self.set_focus(self._table)
         self._tell(self._run)
         self.set_interval(1.0, self._tick)
         self.call_after_refresh(self._start)
@@ -320,15 +320,15 @@ class RunScreen(Screen[None], RunActs):
     @on(KeyedTable.Selected, "#tasks")
     def _go_to_pane(self) -> None:
         if self._panes.current == "log":
-            self._log.view.focus()
+            self.set_focus(self._log.view)
         else:
-            self._panes.query_one(f"#{self._panes.current}").focus()
+            self.set_focus(self._panes.query_one(f"#{self._panes.current}"))
 
     def act_back(self) -> None:
         if self._log.leave():
             return
         if self._panes.has_focus_within:
-            self._table.focus()
+            self.set_focus(self._table)
         else:
             self.dismiss()
 

@@ -93,7 +93,7 @@ class ServiceScreen(Screen[None], ServiceActs):
         yield KeyLine()
 
     def on_mount(self) -> None:
-        self._revisions.focus()
+        self.set_focus(self._revisions)
         self._display()
         self.set_interval(1.0, self._tick)
         asking = poll(self._find_pods, self._found_pods, self._wake, lambda found: _PODS, self.hub.seconds)
@@ -227,15 +227,15 @@ class ServiceScreen(Screen[None], ServiceActs):
     def _into_pane(self) -> None:
         pane = self._panes.current
         if pane == "log":
-            self._log.view.focus()
+            self.set_focus(self._log.view)
         elif pane in ("history", "events", "yaml"):
-            self._panes.query_one(f"#{pane}").focus()
+            self.set_focus(self._panes.query_one(f"#{pane}"))
 
     def act_back(self) -> None:
         if self._log.leave():
             return
         if self._panes.has_focus_within:
-            self._revisions.focus()
+            self.set_focus(self._revisions)
         else:
             self.dismiss()
 
@@ -250,7 +250,7 @@ class ServiceScreen(Screen[None], ServiceActs):
         inside = self._panes.has_focus_within
         self._panes.current = name
         if inside:
-            self._revisions.focus()
+            self.set_focus(self._revisions)
         self.call_after_refresh(self._display)
 
     def act_refresh(self) -> None:

@@ -174,7 +174,7 @@ class View(Vertical, Generic[T]):
     def _keep_keys(self) -> None:
         """Where the table with the focus has gone, or came back, the view's keys go on working."""
         if self.display and self.is_mounted and self.screen.focused in (None, self._empty):
-            (self._empty if self.has_class("empty") else self.table).focus()
+            self.screen.set_focus(self._empty if self.has_class("empty") else self.table)
 
     def tick(self) -> None:
         """A second has passed: ages and durations go on."""
@@ -193,13 +193,18 @@ class View(Vertical, Generic[T]):
 
     def act_filter(self) -> None:
         self.add_class("filtering")
-        self._filter.focus()
+        self.screen.set_focus(self._filter)
 
     def act_clear(self) -> None:
         self._filter.value = ""
         self.remove_class("filtering")
-        self.table.focus()
+        self.screen.set_focus(self.table)
+        self.screen.refresh_bindings()
         self.update()
+
+    def offers_clear(self) -> bool:
+        """Whether there is a filter to take away."""
+        return self.has_class("filtering")
 
     @on(Input.Changed, ".filter")
     def _filter_changed(self) -> None:
@@ -208,7 +213,7 @@ class View(Vertical, Generic[T]):
     @on(Input.Submitted, ".filter")
     def _filter_kept(self) -> None:
         self.set_class(bool(self.pattern), "filtering")
-        self.table.focus()
+        self.screen.set_focus(self.table)
 
     def act_sort(self) -> None:
         names = list(self.LISTING.sorts)

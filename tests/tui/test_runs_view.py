@@ -171,12 +171,14 @@ async def test_filter_and_its_inversion_show_in_the_title(make: Callable[..., Mo
         await until(pilot, lambda: column(pilot) == ["broken run"])
         assert "Runs (1 of 2), by started  filter: BROK" in picture(pilot)
         assert picture(pilot).splitlines()[-2].strip() == "BROK"
+        assert picture(pilot).splitlines()[-1].strip() == "esc Clear filter"
         await pilot.press("enter")
         assert table(pilot).has_focus
         await pilot.press("slash", "home", "exclamation_mark", "enter")
         await until(pilot, lambda: column(pilot) == ["live run"])
         await pilot.press("escape")
         await until(pilot, lambda: len(column(pilot)) == 2)
+        assert "Clear filter" not in picture(pilot)
         assert not pilot.app.screen.query_one(RunsView).query_one(Input).display
 
 

@@ -74,6 +74,25 @@ async def test_the_monitor_begins_with_the_view_that_is_asked_for(space: Namespa
         assert pilot.app.focused is table(pilot, TABLE)
 
 
+async def test_keys_that_are_typed_ahead_reach_what_the_key_before_them_opened(
+    make: Callable[..., Monitor], space: Namespace
+) -> None:
+    space.put("churn", 20)
+    space.put("calm")
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
+        await pilot.press("2")
+        await until(pilot, loaded(pilot, TABLE))
+        await pilot.press("4")
+        for key in ("2", "slash", *"cal"):  # c would copy, and / filter what was left
+            pilot.app.simulate_key(key)
+        await until(pilot, lambda: column(pilot, TABLE) == ["calm"])
+        await pilot.press("enter")
+        for key in ("4", "2", "enter"):
+            pilot.app.simulate_key(key)
+        await until(pilot, lambda: isinstance(pilot.app.screen, ServiceScreen))
+        await sees(pilot, f"{space.name}/calm")
+
+
 async def test_a_change_is_seen_without_asking(make: Callable[..., Monitor], space: Namespace) -> None:
     space.put("churn", 20)
     async with make().run_test(size=SIZE, notifications=True) as pilot:

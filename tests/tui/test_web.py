@@ -97,10 +97,9 @@ async def test_a_browser_sees_the_monitor_read_only_and_nobody_else_does(tmp_pat
             assert refused.value.status == 403
             async with browser.ws_connect(socket, origin=base) as screen:
                 await said(screen, b"READ-ONLY")
-                await screen.send_str(json.dumps(["stdin", "2"]))
-                await said(screen, b"Roll back")
-                await screen.send_str(json.dumps(["stdin", "R"]))
-                await said(screen, b"is refused")
+                for key in "2R":
+                    await screen.send_str(json.dumps(["stdin", key]))
+                await said(screen, b"Roll back is refused")
                 (child,) = psutil.Process(process.pid).children()
                 process.kill()  # it cannot tell its monitor
                 process.wait()
