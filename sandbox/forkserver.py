@@ -23,6 +23,14 @@ from typing import Any
 
 from sandbox import unixsocket
 
+WARM = "KANARY_WARM"
+
+
+def ahead() -> bool:
+    """Whether parents are to be started before anybody needs them: yes, unless KANARY_WARM is 0."""
+    return os.environ.get(WARM, "") != "0"
+
+
 _STOP_S = 5.0
 
 

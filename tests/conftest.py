@@ -46,6 +46,8 @@ def nothing_is_left() -> Iterator[None]:
     os.environ[MARK] = mark
     # A port that was ours a moment ago may already be that of another test run beside this one.
     os.environ["KANARY_FREE_PORTS"] = "1"
+    # Most sandboxes here run no step and no model server: what these are forked from would be loaded for nothing.
+    os.environ["KANARY_WARM"] = "0"
     yield
     del os.environ[MARK]
     try:

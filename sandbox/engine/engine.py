@@ -15,6 +15,7 @@ from sandbox.engine.packages import Environments
 from sandbox.engine.records import paths
 from sandbox.engine.run import RunExecution
 from sandbox.errors import Conflict, NotFound
+from sandbox.forkserver import ahead
 from sandbox.runstore.store import FINAL_STATES, Run, Store
 
 _log = logging.getLogger(__name__)
@@ -43,8 +44,8 @@ class Engine:
         self._warming: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Warm the parents in the background and take up every run that was not finished."""
-        self._warming = [asyncio.create_task(server.start()) for server in self.parents.all()]
+        """Warm the parents in the background, where that is wanted, and take up every run that was not finished."""
+        self._warming = [asyncio.create_task(server.start()) for server in self.parents.all() if ahead()]
         for run in self.store.unfinished_runs():
             self._begin(run)
 

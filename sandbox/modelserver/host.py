@@ -17,7 +17,7 @@ from typing import Any
 
 from sandbox import processes
 from sandbox.errors import SandboxError
-from sandbox.forkserver import ForkServer
+from sandbox.forkserver import ForkServer, ahead
 from sandbox.modelserver import storage
 from sandbox.modelserver.command import Command
 from sandbox.modelserver.ports import free_port, is_free
@@ -126,8 +126,8 @@ class Host:
         return [server.status for _, server in sorted(self._servers.items())]
 
     def warm(self, preload: tuple[str, ...]) -> None:
-        """Start the parent that servers with this preload list are forked from, so that the first one is fast too."""
-        if preload and self._parents.get(preload) not in self._up:
+        """Start the parent of servers with this preload list where that is wanted: the first one is fast, too."""
+        if preload and ahead() and self._parents.get(preload) not in self._up:
             self._background(self._bring_up(preload), f"parent for {', '.join(preload)}")
 
     def listen(self, listener: Listener) -> None:

@@ -25,7 +25,7 @@ def test_good_canaries_end_at_100_percent_and_cost_no_request(new_service: NewSe
     def one(live: Live) -> None:
         with live.service.traffic(RATE / len(MODES)) as traffic:
             live.deploy(live.releases.v2)
-            record = live.roll_out(POLICY | {"margins": {"errors": 0.02, "latency": 0.2, "classes": 0.3}})
+            record = live.roll_out(POLICY | {"margins": {"errors": 0.05, "latency": 0.3, "classes": 0.4}})
             summary = traffic.stop()
         assert record.outcome == records.PROMOTED, record.why
         assert summary.failed == 0, summary.reasons

@@ -159,7 +159,8 @@ def test_a_killed_part_is_started_again_on_its_port(home: Path) -> None:
     assert found.json()["display_name"] == "kept"
 
 
-def test_children_of_a_killed_part_do_not_outlive_it(home: Path) -> None:
+def test_children_of_a_killed_part_do_not_outlive_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KANARY_WARM", "1")
     command(home, "up")
     pid = part(home)["pid"]
 

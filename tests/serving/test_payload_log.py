@@ -227,7 +227,7 @@ def mark_sensitive(folder: Path, spec: ModelSpec, *names: str) -> None:
 
 
 def test_sampling_keeps_its_share_and_decides_by_the_id(model: Path, tmp_path: Path) -> None:
-    number, share = 2000, 0.25
+    number, share = 500, 0.25
     lowest, highest = binomial_interval(number, share)
     kept: list[set[str]] = []
     for replica in ("first", "second"):
