@@ -84,10 +84,13 @@ class Checks:
             self._count_online(stream, answer.told["tests"])
 
     def _countable(self, stream: Stream, window: Window, now: float) -> bool:
-        """Whether the proxy has been counted since the window ended, or will not be in time."""
-        if not self.watch.settings.coverage or self.watch.counted is None:
+        """Whether the proxy has been counted since the window ended, or will not be in time.
+
+        A few large requests fill a window before the proxy is scraped: a count of nothing is older than they are.
+        """
+        if not self.watch.settings.coverage or self.watch.counted is None or now - window.closed > _COUNT_WAIT_S:
             return True
-        return stream.counted_at >= window.closed or now - window.closed > _COUNT_WAIT_S
+        return stream.counted_at >= window.closed and not coverage.behind(*self._seen(stream, window))
 
     async def _check(self, stream: Stream, window: Window) -> None:
         began = time.perf_counter()
@@ -133,7 +136,7 @@ class Checks:
         began: float,
     ) -> Result:
         settings = self.watch.settings
-        share = self._coverage(stream, window)
+        share = coverage.share(*self._seen(stream, window))
         doubt = coverage.doubt(share, settings.coverage)
         scores = self._with_agreement(stream, [Score(**score) for score in told["scores"]])
         if not doubt and not scores:
@@ -215,13 +218,14 @@ class Checks:
             return None
         return stable, [Score(**score) for score in answer.told["scores"]]
 
-    def _coverage(self, stream: Stream, window: Window) -> float | None:
+    def _seen(self, stream: Stream, window: Window) -> tuple[int, Span]:
+        """The events and the requests from the count before the window to the newest one."""
         opening, closing = stream.openings.get(window.number), stream.counted
         if opening is None or closing is None or opening.requests is None or closing.requests is None:
-            return coverage.share(1, Span(None))
+            return 1, Span(None)
         arm = (stream.source.namespace, stream.source.service, stream.source.revision)
         before, after = (Counted(0.0, {arm: one.requests}) for one in (opening, closing) if one.requests is not None)
-        return coverage.share(closing.events - opening.events, coverage.between(before, after, arm))
+        return closing.events - opening.events, coverage.between(before, after, arm)
 
     def _settle(self, stream: Stream, window: Window, result: Result) -> None:
         """Keep what was found, then forget the window: killed between the two, it is forgotten at the next start."""

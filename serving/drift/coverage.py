@@ -39,6 +39,11 @@ def share(events: int, span: Span) -> float | None:
     return 1.0 if span.requests <= 0 else min(1.0, events / span.requests)
 
 
+def behind(events: int, span: Span) -> bool:
+    """Whether there were events but, as far as the proxy has been counted, no request: its newest scrape is older."""
+    return span.requests is not None and span.requests <= 0 < events
+
+
 def doubt(found: float | None, least: float) -> str:
     """Why nothing can be said of the traffic; empty where enough of it was seen, or where `least` is 0."""
     if least <= 0:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from serving.drift.coverage import Counted
 from serving.drift.frames import Array, Message
 from serving.drift.http import Request
 from serving.drift.link import Link
@@ -75,6 +77,32 @@ def test_windows_are_checked_while_the_tests_of_labelled_rows_are_calibrated(tmp
         return stream.checked
 
     assert asyncio.run(both()) == 2
+    made.watch.close()
+
+
+def test_a_window_that_is_full_before_the_proxy_is_scraped_waits_for_its_count(tmp_path: Path) -> None:
+    made, now = watching(tmp_path), time.time()
+    arm = (BUSY.namespace, BUSY.service, BUSY.revision)
+    made.intake.counted(Counted(now - 1, {arm: 7.0}))
+    take(made, "few")
+    (stream,) = made.watch.streams.values()
+    stream.close_if(now, made.settings.rule)
+
+    async def checked(at: float, **counts: float) -> bool:
+        made.intake.counted(Counted(at, {arm: counts["requests"]}))
+        return await made.checks.turn(at)
+
+    assert not asyncio.run(checked(now + 5, requests=7.0))  # of a scrape before the window
+    assert asyncio.run(checked(now + 10, requests=27.0))
+    assert stream.result is not None
+    assert stream.result.coverage == 1.0
+    # Of a proxy that counts nothing at all nobody can tell, and nobody waits for ever.
+    take(made, "more")
+    stream.close_if(now + 11, made.settings.rule)
+    assert not asyncio.run(checked(now + 15, requests=27.0))
+    assert asyncio.run(checked(now + 80, requests=27.0))
+    assert stream.checked == 2
+    assert stream.result.coverage is None
     made.watch.close()
 
 
