@@ -153,10 +153,15 @@ class FakeKfp:
             run = run_json(f"{len(self.runs) + 1:08d}-0000-4000-8000-000000000000", body["display_name"], "PENDING")
             self.runs.insert(0, run)
             return JSONResponse(run)
+        kept = [
+            run
+            for run in self.runs
+            if run.get("storage_state") != "ARCHIVED" or "ARCHIVED" not in request.query_params.get("filter", "")
+        ]
         start = int(request.query_params.get("page_token") or 0)
         end = start + int(request.query_params["page_size"])
-        more = {"next_page_token": str(end)} if end < len(self.runs) else {}
-        return JSONResponse({"runs": self.runs[start:end], "total_size": len(self.runs)} | more)
+        more = {"next_page_token": str(end)} if end < len(kept) else {}
+        return JSONResponse({"runs": kept[start:end], "total_size": len(kept)} | more)
 
     async def _run(self, request: Request, body: Any) -> Response:
         run_id, _, verb = request.path_params["run_id"].partition(":")

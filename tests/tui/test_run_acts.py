@@ -91,6 +91,32 @@ async def test_retrying_and_archiving_go_to_the_run_under_the_cursor(
         await until(pilot, lambda: fake.run(BROKEN)["storage_state"] == "ARCHIVED")
 
 
+async def test_archived_runs_are_shown_when_asked_for_also_by_name_and_are_put_back(
+    make: Callable[..., Monitor], fake: FakeKfp
+) -> None:
+    fake.run(BROKEN)["storage_state"] = "ARCHIVED"
+    async with make().run_test(size=SIZE, notifications=True) as pilot:
+        await until(pilot, loaded(pilot))
+        assert column(pilot) == ["live run"]
+        await pilot.press("a")
+        await until(pilot, lambda: len(column(pilot)) == 2)
+        await sees(pilot, "archived runs are shown too")
+        await pilot.press("colon", *"archived")
+        await sees(pilot, "Runs: Archived  (a)")
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: column(pilot) == ["live run"])
+        await pilot.press("a")
+        await until(pilot, lambda: len(column(pilot)) == 2)
+        await pilot.press("pagedown")
+        assert table(pilot).selected == BROKEN
+        await pilot.press("A", "right", "left", "enter")  # Cancel
+        assert isinstance(pilot.app.screen, MainScreen)
+        await pilot.press("A", "right", "enter")
+        await until(pilot, lambda: fake.run(BROKEN)["storage_state"] == "AVAILABLE")
+        await pilot.press("pageup")
+        assert table(pilot).selected == LIVE
+
+
 async def test_an_act_works_in_an_opened_run_too_and_shows_there(make: Callable[..., Monitor], fake: FakeKfp) -> None:
     async with make().run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
