@@ -36,12 +36,14 @@ class Runs:
     total: int = 0
     deep: bool = False  # older pages than the newest were read
     again: Next | None = None  # the older page that is read again next; None for the first of them
+    rested: bool = False  # the refresh before read no older page
 
 
 def refresh(known: Runs, *, namespace: str = "", archived: bool = False, more: bool = False) -> Operation[Runs]:
-    """The newest page anew, and one older one: with `more` the first that is not known, else those that are, in turn.
+    """The newest page anew, and an older one: with `more` the first that is not known, else those that are, in turn.
 
-    So the newest runs are as old as one refresh, the oldest as old as one for every 200 that are known.
+    Those that are known are read with every second refresh: little happens to them, and a page of them costs as much as
+    the rest. So the newest runs are as old as one refresh, the oldest as old as two for every 200 that are known.
     """
     predicates = () if archived else (kfp.NOT_ARCHIVED,)
     page = yield from kfp.list_runs(page_size=NEWEST, predicates=predicates, namespace=namespace, with_tasks=True)
@@ -49,16 +51,16 @@ def refresh(known: Runs, *, namespace: str = "", archived: bool = False, more: b
     newest = with_page(known if known.deep else Runs(), page, None)
     runs = newest if known.deep else replace(newest, older=_after(page))
     fresh = more and runs.older is not None
-    following = runs.older if fresh else (runs.again or _after(page)) if runs.deep else None
+    following = runs.older if fresh else (runs.again or _after(page)) if runs.deep and runs.rested else None
     if following is None:
-        return runs
+        return replace(runs, rested=True)
     older = yield from kfp.list_runs(
         page_token=following.token, page_size=OLDER, predicates=predicates, namespace=namespace
     )
     runs = with_page(runs, older, following.below)
     if fresh:
         return replace(runs, older=_after(older), deep=True)
-    return replace(runs, again=None if _reaches_the_oldest(older, known) else _after(older))
+    return replace(runs, again=None if _reaches_the_oldest(older, known) else _after(older), rested=False)
 
 
 def with_page(known: Runs, page: RunPage, below: datetime | None) -> Runs:
@@ -75,8 +77,10 @@ def with_page(known: Runs, page: RunPage, below: datetime | None) -> Runs:
         return inside and (not page.next_page_token or (oldest is not None and _begun(run) > oldest))
 
     kept = {key: run for key, run in known.by_id.items() if key not in listed and not gone(run)}
-    found = MappingProxyType(kept | listed)
-    return replace(known, by_id=found, total=max(page.total, len(found)))
+    found, total = kept | listed, max(page.total, len(kept | listed))
+    if found == known.by_id and total == known.total:
+        return known  # the very same: nothing has to be looked at again
+    return replace(known, by_id=MappingProxyType(found), total=total)
 
 
 def _after(page: RunPage) -> Next | None:

@@ -59,6 +59,8 @@ class Header(Vertical):
         # Held, not queried: an answer may still come while the screen is being taken down.
         self._where = StillText(id="where")
         self._home = StillText(id="home")
+        self._seen: tuple[object, ...] = (None, None, None)
+        self._items: Sequence[Item] = ()
         self._replay = StillText(id="replay")
         self._problem = StillText(id="problem")
         self.set_class(hub.recorded, "recorded")
@@ -115,7 +117,11 @@ class Header(Vertical):
             return ()
         from kanary.snapshot_home import home  # not before there is something to tell
 
-        return home(runs.by_id.values() if runs else None, services, drift)
+        seen = (runs.by_id if runs else None, services, drift)
+        # Asked every second, of thousands of runs; what has changed is another object.
+        if any(one is not other for one, other in zip(seen, self._seen, strict=True)):
+            self._seen, self._items = seen, home(runs.by_id.values() if runs else None, services, drift)
+        return self._items
 
 
 _AGE = 4  # characters of an age

@@ -72,6 +72,10 @@ class RunsView(View[Run], RunActs):
     def items(self) -> Sequence[Run]:
         return tuple(self.hub.runs.value.by_id.values()) if self.hub.runs.value else ()
 
+    def source(self) -> object:
+        # By duration those that run pass those that have ended, with nothing new from anywhere.
+        return self.hub.runs.value.by_id if self.hub.runs.value and self.sort != "duration" else None
+
     def total(self, known: int) -> int:
         return max(known, self.hub.runs.value.total if self.hub.runs.value else 0)
 

@@ -102,6 +102,7 @@ class View(Vertical, Generic[T]):
         self.paused = False
         self.sort = next(iter(self.LISTING.sorts))
         self._shown: dict[str, T] = {}
+        self._listed: tuple[object, str] = (None, "")
         # Held, not queried: an answer may still come while the screen is being taken down.
         self._title = StillText(classes="title")
         self.table = KeyedTable(self.LISTING.columns, id=f"{self.LISTING.name}-table")
@@ -126,6 +127,10 @@ class View(Vertical, Generic[T]):
     def items(self) -> Sequence[T]:
         """What there is to list now."""
         raise NotImplementedError
+
+    def source(self) -> object:
+        """What `items` come from, where it is another object whenever they or their order change; else None."""
+        return None
 
     def snapshot(self) -> Snapshot[Any]:
         """The snapshot that the list depends on most."""
@@ -160,8 +165,13 @@ class View(Vertical, Generic[T]):
         snapshot = self.snapshot()
         self.set_class(bool(snapshot.error), "stale")
         if snapshot.value is None:
+            self._listed = (None, "")
             self._title.tell(Text(self.LISTING.title, no_wrap=True))
             return
+        source, wanted = self.source(), f"{self.sort} {self.pattern}"
+        if source is not None and source is self._listed[0] and wanted == self._listed[1]:
+            return  # thousands of rows need not be put in order again
+        self._listed = (source, wanted)
         now, items = self.hub.now(), self.items()
         shown = visible(items, self.LISTING, self.pattern, self.sort, now)
         self._shown = {self.LISTING.key(item): item for item in shown}
