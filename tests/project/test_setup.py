@@ -244,3 +244,15 @@ def test_set_up_from_an_empty_environment_survives_a_kill(tmp_path: Path) -> Non
     check = [str(project / ".venv" / "bin" / "python"), "-m", "pip", "check"]
     checked = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
+
+
+def test_what_is_installed_is_compiled_and_what_cannot_be_harms_nothing(environment: Environment) -> None:
+    packages = environment.folder / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+    packages.mkdir(parents=True)
+    (environment.folder / "bin").mkdir()
+    environment.python.symlink_to(sys.executable)
+    (packages / "good.py").write_text("x = 1\n", encoding="utf-8")
+    (packages / "template.py").write_text("{{ no python }}: (\n", encoding="utf-8")
+    with (environment.folder / "lock").open("w", encoding="utf-8") as lock:
+        installing.compile_modules(environment, lock.fileno())
+    assert [path.name.partition(".")[0] for path in (packages / "__pycache__").iterdir()] == ["good"]
