@@ -29,6 +29,7 @@ from kanary.modelspec import (
 )
 from serving.model import store
 from serving.model.network import build
+from tests.serving.forked import PARENT, Forked
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +83,7 @@ def write_model(directory: Path, features: tuple[Feature, ...] = MIXED, seed: in
 class Server:
     """A predictor process that answers on `port`; `log` holds what it has written."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     port: int
     log: Path
 
@@ -124,14 +125,18 @@ class Connection:
 
 
 @contextlib.contextmanager
-def serving(model: Path, log: Path, *options: str) -> Iterator[Server]:
-    """A predictor around the model folder, on a free port, ended with the block."""
-    command = [sys.executable, "-P", "-m", "serving.predictor", "--model_dir", str(model), "--http_port", "0", *options]
+def serving(model: Path, log: Path, *options: str, forked: bool = False) -> Iterator[Server]:
+    """A predictor around the model folder, on a free port, ended with the block; `forked` from a warm parent or not."""
+    arguments = ["--model_dir", str(model), "--http_port", "0", *options]
     environment = {name: value for name, value in os.environ.items() if name not in ("HOST", "KANARY_HOST")}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, cwd=log.parent, env=environment | {"PYTHONPATH": str(ROOT)}
-        )
+    environment |= {"PYTHONPATH": str(ROOT)}
+    process: subprocess.Popen[bytes] | Forked
+    if forked:
+        process = PARENT.run(arguments, log.parent, log, environment)
+    else:
+        command = [sys.executable, "-P", "-m", "serving.predictor", *arguments]
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output, cwd=log.parent, env=environment)
     try:
         yield Server(process, listening(log, process), log)
     finally:
@@ -139,13 +144,13 @@ def serving(model: Path, log: Path, *options: str) -> Iterator[Server]:
         process.wait()
 
 
-def listening(log: Path, process: subprocess.Popen[bytes] | None = None) -> int:
+def listening(log: Path, process: subprocess.Popen[bytes] | Forked | None = None) -> int:
     """The port that the predictor says it listens on, once it does."""
 
     def port() -> int | None:
         text = log.read_text(encoding="utf-8") if log.exists() else ""
         if process is not None and process.poll() is not None:
-            raise AssertionError(f"the predictor ended with {process.returncode}: {text}")
+            raise AssertionError(f"the predictor ended ({process.poll()}): {text}")
         found = re.search(r"http://127\.0\.0\.1:(\d+)", text)
         return int(found[1]) if found else None
 

@@ -65,7 +65,7 @@ def server(model: Path, taking: Sink, tmp_path_factory: pytest.TempPathFactory) 
         "revision": "plants-00007",
     }
     with serving(
-        model, tmp_path_factory.mktemp("log") / "log", "--payload_log", json.dumps(told), *PROMPTLY
+        model, tmp_path_factory.mktemp("log") / "log", "--payload_log", json.dumps(told), *PROMPTLY, forked=True
     ) as running:
         yield running
 
@@ -184,7 +184,7 @@ def test_a_long_body_is_logged_whole(server: Server, taking: Sink) -> None:
 
 @pytest.mark.parametrize("mode", ["request", "response"])
 def test_a_mode_of_one_type_sends_that_type_only(model: Path, tmp_path: Path, mode: str) -> None:
-    with sink() as taking, serving(model, tmp_path / "log", *logging(taking.url, mode=mode)) as server:
+    with sink() as taking, serving(model, tmp_path / "log", *logging(taking.url, mode=mode), forked=True) as server:
         ask(server, 5)
         taking.wait(5)
         wait_for(lambda: outcomes(server) == {(mode, "sent"): 5}, "five are sent, of one type")
@@ -204,7 +204,7 @@ def test_sensitive_columns_are_null_in_json_and_in_binary(tmp_path: Path) -> Non
         (V2, V2_GOOD, {}),
         (V2, text + heights, {"inference-header-content-length": str(len(text))}),
     ]
-    with sink() as taking, serving(tmp_path / "model", tmp_path / "log", *logging(taking.url)) as server:
+    with sink() as taking, serving(tmp_path / "model", tmp_path / "log", *logging(taking.url), forked=True) as server:
         with server.connection() as connection:
             for path, body, headers in asked:
                 assert connection.exchange("POST", path, body, headers)[0] == 200
@@ -233,7 +233,7 @@ def test_sampling_keeps_its_share_and_decides_by_the_id(model: Path, tmp_path: P
     for replica in ("first", "second"):
         with (
             sink() as taking,
-            serving(model, tmp_path / replica, *logging(taking.url), "--payload_sample=0.25") as server,
+            serving(model, tmp_path / replica, *logging(taking.url), "--payload_sample=0.25", forked=True) as server,
         ):
             with server.connection() as connection:
                 for one in range(number):
@@ -262,7 +262,7 @@ def test_a_sink_that_is_down_harms_no_prediction_and_gets_its_events_when_it_is_
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
-    with serving(model, tmp_path / "log", *logging(f"http://127.0.0.1:{port}/")) as server:
+    with serving(model, tmp_path / "log", *logging(f"http://127.0.0.1:{port}/"), forked=True) as server:
         ask(server, 50)
         wait_for(lambda: any("cannot be reached" in line for line in lines(server.log)), "the log tells of it")
         assert outcomes(server) == {}
@@ -409,7 +409,7 @@ def has_ended(process: psutil.Process) -> bool:
 
 def test_the_sender_gives_way_unless_told_otherwise(server: Server, model: Path, tmp_path: Path) -> None:
     assert sender(server).nice() == server_niceness(server)
-    with serving(model, tmp_path / "log", "--payload_log", '{"url": "http://127.0.0.1:9/"}') as polite:
+    with serving(model, tmp_path / "log", "--payload_log", '{"url": "http://127.0.0.1:9/"}', forked=True) as polite:
         lowest = min(19, psutil.Process().nice() + 19)
         wait_for(lambda: sender(polite).nice() == lowest, "the sender gives way")
         assert server_niceness(polite) == psutil.Process().nice()

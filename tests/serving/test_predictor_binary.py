@@ -33,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(model: Path) -> Iterator[Server]:
     """A predictor."""
-    with serving(model, model.parent / "log") as running:
+    with serving(model, model.parent / "log", forked=True) as running:
         yield running
 
 

@@ -90,7 +90,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     # Every other feature may be missing: both rules are tried.
     features = tuple(replace(feature, required=place % 2 == 0) for place, feature in enumerate(MIXED))
     write_model(folder / "model", features)
-    with serving(folder / "model", folder / "log", "--max_body_bytes", "65536") as running:
+    with serving(folder / "model", folder / "log", "--max_body_bytes", "65536", forked=True) as running:
         yield running
         assert len(lines(running.log)) == 1, lines(running.log)
 

@@ -172,7 +172,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ask(model: Path) -> Iterator[Asking]:
     """A predictor that answers gRPC; when the tests are over it has written one line and no more."""
     options = ("--enable_grpc=true", "--grpc_port=0", "--max_body_bytes", str(LIMIT))
-    with serving(model, model.parent / "log", *options) as running:
+    with serving(model, model.parent / "log", *options, forked=True) as running:
         found = asking(running)
         with found.channel:
             yield found

@@ -227,7 +227,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(model: Path) -> Iterator[Server]:
     """A predictor; when the tests are over it has written one line and no more."""
-    with serving(model, model.parent / "log", "--max_body_bytes", str(LIMIT)) as running:
+    with serving(model, model.parent / "log", "--max_body_bytes", str(LIMIT), forked=True) as running:
         yield running
         written = lines(running.log)
         assert len(written) == 1, written
