@@ -7,12 +7,16 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from components.notify import notification
 from kanary.errors import KanaryError, Unreachable
+from pipelines import compile as compilation
+from tests.engine.conftest import LiveEngine
 
 pytest.importorskip("apprise")
 TOKEN = "s3cr3t-t0ken"
@@ -127,3 +131,28 @@ def test_the_exit_task_says_how_it_ended_and_never_fails(
     )
     assert notify_end.python_func(status=well, title="training", only_failures=True) is True
     assert len(heard) == 1
+
+
+def test_of_a_look_of_the_monitoring_pipeline_that_fails_people_are_told(
+    hook: tuple[str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url, heard = hook
+    monkeypatch.setenv(notification.VARIABLE, url)
+    assert compilation.main(["--out", str(tmp_path)]) == 0
+    spec = yaml.safe_load((tmp_path / "monitoring.yaml").read_text(encoding="utf-8"))
+    live = LiveEngine(tmp_path / "home")
+    try:
+        given: dict[str, Any] = {
+            "service": "nobody",
+            "training_uri": str(tmp_path / "training.yaml"),
+            "training_parameters": {},
+        }
+        outcome = live.finish(live.submit(spec, **given))
+    finally:
+        live.close()
+    assert outcome.run.state == "FAILED"
+    assert outcome.tasks["notify-end"].state == "SUCCEEDED"
+    assert outcome.output("notify-end") is True
+    assert [(one["title"], one["type"]) for one in heard] == [("Kanary: a look at a model failed", "failure")]
+    assert "FAILED" in heard[0]["message"]
+    assert TOKEN not in outcome.log("notify-end")
