@@ -10,6 +10,7 @@ import platform
 import re
 import selectors
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -63,7 +64,14 @@ def compile_modules(environment: Environment, lock: int) -> None:
     print(f"setup: compiling it for Python, on {os.cpu_count()} cores", flush=True)
     folders = [str(folder) for folder in environment.folder.glob("lib/python*/site-packages")]
     command = [str(environment.python), "-I", "-m", "compileall", "-q", "-q", "-j", "0", *folders]
-    subprocess.run(command, stdin=subprocess.DEVNULL, pass_fds=(lock,), check=False)
+    # In a group of its own: its workers do not end with it, and would keep the lock for ever.
+    compiling = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(lock,), start_new_session=True)
+    try:
+        compiling.wait()
+    finally:
+        if compiling.poll() is None:
+            os.killpg(compiling.pid, signal.SIGKILL)
+            compiling.wait()
 
 
 def megabytes(extras: set[str]) -> tuple[int, int]:

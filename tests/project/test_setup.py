@@ -256,3 +256,30 @@ def test_what_is_installed_is_compiled_and_what_cannot_be_harms_nothing(environm
     with (environment.folder / "lock").open("w", encoding="utf-8") as lock:
         installing.compile_modules(environment, lock.fileno())
     assert [path.name.partition(".")[0] for path in (packages / "__pycache__").iterdir()] == ["good"]
+
+
+def test_an_interrupted_compilation_leaves_no_worker_that_keeps_the_lock(environment: Environment) -> None:
+    working = environment.folder / "working"
+    environment.folder.mkdir()
+    fake_python(environment.folder / "bin", "python", f"sleep 300 & echo $! > {working}; wait")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def interrupt_once_it_works() -> None:
+        wait_for(lambda: working.exists() and working.read_text(), "it works")
+        os.kill(os.getpid(), signal.SIGALRM)
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    with environment.lock.open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=interrupt_once_it_works)
+        waiting.start()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                installing.compile_modules(environment, lock.fileno())
+        finally:
+            waiting.join()
+            signal.signal(signal.SIGALRM, before)
+    with environment.lock.open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody else has it any more
