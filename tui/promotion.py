@@ -15,7 +15,7 @@ from tui.rollback import Say
 from tui.service_words import move_lines, moved_words, short, version_of, warnings
 
 if TYPE_CHECKING:
-    from kanary.kserve.readiness import Finding, Readiness
+    from kanary.kserve.readiness import Readiness
 
 ANYWAY = "Promote anyway"
 
@@ -57,10 +57,10 @@ class Promotion:
         """Promotes. KanaryError where there is no way back, unless it was agreed to `knowingly`."""
         from kanary.kserve import steer
 
-        if await self.look() and not knowingly:
-            why = "; ".join(finding.said for finding in self._findings(blocking=True))
-            raise KanaryError(f"There would be no way back: {why}", "P says so and asks again.")
         status = self._service.status
+        if await self.look() and not knowingly:
+            assert self._back is not None
+            raise KanaryError(f"There would be no way back: {self._back.obstacles}", "P says so and asks again.")
         api = await self._hub.connections.kubernetes()
         say("the percentage leaves the spec ...", "dim")
         moved = await api.call(steer.promote(status.name, status.namespace, reason))
@@ -81,18 +81,10 @@ class Promotion:
             return [[head, (f"cannot be told: {self._unknown}", "warn")]]
         if self._back is None:
             return [[head, ("is looked at ...", "dim")]]
-        if not self._back.ok:
-            return [
-                [head, ("none", "bold bad")],
-                *([(f"  {one.what}: {one_line(one.said)}", "bad")] for one in self._findings(blocking=True)),
-            ]
-        took = "" if self._back.seconds is None else f", some {self._back.seconds:.0f} s"
-        how = f" by a cold start{took}" if self._back.cold else ""
-        rest = [one for one in self._findings(blocking=False) if one.what != "start"]  # that is `how`
+        good = self._back.ok
+        # What blocks, else what is worth knowing; the start stands in the first line.
+        told = [one for one in self._back.findings if one.blocks == (not good) and one.what != "start"]
         return [
-            [head, (f"to {one_line(self._back.target)}{how}", "good")],
-            *([(f"  {one.what}: {one_line(one.said)}", "dim")] for one in rest),
+            [head, (one_line(self._back.way), "good" if good else "bold bad")],
+            *([(f"  {one.what}: {one_line(one.said)}", "dim" if good else "bad")] for one in told),
         ]
-
-    def _findings(self, *, blocking: bool) -> list[Finding]:
-        return [one for one in self._back.findings if one.blocks == blocking] if self._back is not None else []

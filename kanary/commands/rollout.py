@@ -111,8 +111,7 @@ def promote(parser: argparse.ArgumentParser) -> Action:
                 return _moved(given, tried, back)
             if not back.ok and not given.force:
                 raise KanaryError(
-                    f"{space}/{given.service} was not promoted: there would be no way back. "
-                    + "; ".join(finding.said for finding in back.findings if finding.blocks),
+                    f"{space}/{given.service} was not promoted: there would be no way back. {back.obstacles}",
                     "Mend that, or promote with --force.",
                 )
             return _moved(given, api.call(steer.promote(given.service, space, given.reason)), back)
@@ -122,11 +121,8 @@ def promote(parser: argparse.ArgumentParser) -> Action:
 
 def readiness_report(back: Readiness) -> str:
     """Whether a rollback would work, for a person."""
-    took = "" if back.seconds is None else f", some {back.seconds:.0f} s"
-    how = (f" by a cold start{took}" if back.cold else "") if back.ok else ""
-    head = f"way back  {'to ' + back.target + how if back.ok else 'none'}"
     lines = [f"          {'!' if one.blocks else '-'} {one.what}: {one_line(one.said)}" for one in back.findings]
-    return "\n".join((head, *lines))
+    return "\n".join((f"way back  {back.way}", *lines))
 
 
 def namespace_of(api: Kubernetes, config: Config) -> str:

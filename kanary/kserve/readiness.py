@@ -45,6 +45,19 @@ class Readiness:
     seconds: float | None
     findings: tuple[Finding, ...]
 
+    @property
+    def way(self) -> str:
+        """Where it would lead and how, for a person; `none` where it would not work."""
+        if not self.ok:
+            return "none"
+        took = "" if self.seconds is None else f", some {self.seconds:.0f} s"
+        return f"to {self.target}{f' by a cold start{took}' if self.cold else ''}"
+
+    @property
+    def obstacles(self) -> str:
+        """What stands in the way, for a person; empty where nothing does."""
+        return "; ".join(finding.said for finding in self.findings if finding.blocks)
+
 
 def readiness(name: str, namespace: str, *, look: Callable[[Release], Found] = models.look) -> Act[Readiness]:
     """Whether what is stable now could be brought back, were the canary promoted; without a canary, what was before.
