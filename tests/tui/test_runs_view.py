@@ -26,6 +26,7 @@ from tui.app import Monitor
 from tui.header import Header, Place, age_words, where_line
 from tui.help import HelpScreen
 from tui.log_view import LogView
+from tui.look import default_theme
 from tui.main import MainScreen
 from tui.run import RunScreen
 from tui.runs import RunsView, words
@@ -519,6 +520,33 @@ def test_sorting_by_state_puts_what_is_urgent_first_and_newer_before_older() -> 
     now = datetime(2026, 11, 21, 8, tzinfo=UTC)
     assert [run.name for run in visible(runs, RunsView.LISTING, "", "state", now)] == ["c", "d", "b", "a"]
     assert [run.name for run in visible(runs, RunsView.LISTING, "", "duration", now)] == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "theme"),
+    [
+        ({}, "ansi-dark"),
+        ({"TERM": "linux", "COLORFGBG": "0;15"}, "ansi-light"),
+        ({"TERM": "xterm-256color"}, "kanary"),
+        ({"COLORTERM": "truecolor", "COLORFGBG": "0;15"}, "kanary-light"),
+        ({"TEXTUAL_COLOR_SYSTEM": "truecolor"}, "kanary"),  # in a browser, which has no TERM
+    ],
+)
+def test_the_theme_is_one_that_the_terminal_can_show(environ: dict[str, str], theme: str) -> None:
+    assert default_theme(environ) == theme
+
+
+async def test_in_sixteen_colours_the_row_under_the_cursor_is_in_reverse_video_as_a_whole(
+    fake: FakeKfp, tmp_path: Path
+) -> None:
+    app = Monitor(rig.settings(tmp_path, {"kfp_endpoint": fake.url}), theme="ansi-dark")
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await until(pilot, loaded(pilot))
+        row, other = (table(pilot).render_line(line) for line in (1, 2))
+        under = [segment.style for segment in row if segment.style]
+        assert all(style.reverse and not style.dim for style in under)
+        assert len({(style.color, style.bgcolor) for style in under}) == 1
+        assert len({segment.style.color for segment in other if segment.style}) > 1
 
 
 def test_a_failure_keeps_the_last_answer_and_waits_longer_each_time() -> None:
