@@ -26,7 +26,10 @@ class Traffic:
 
 
 def traffic(source: Source, where: Where, arms: Arms, policy: Policy, now: float, window: float) -> Traffic:
-    """The traffic of the last `window` seconds. Raises InputError where there was none, Unobservable besides."""
+    """The traffic of the last `window` seconds.
+
+    Raises InputError where there was none, or it was counted only once yet; Unobservable besides.
+    """
     settings = policy.prometheus
     after = observe.read(source, where, arms, settings, "", now)
     before = _earlier(source, where, arms, policy, after, window)
@@ -58,9 +61,13 @@ def _earlier(source: Source, where: Where, arms: Arms, policy: Policy, after: Re
     while True:
         try:
             return observe.read(source, where, arms, policy.prometheus, after.profile, after.newest - window)
-        except Unobservable:
+        except Unobservable as error:
             if window < 2:
-                raise
+                raise InputError(
+                    f"Prometheus has counted the requests to {where.namespace}/{where.service} only once yet: "
+                    "there is nothing to plan from.",
+                    "Ask again when it has scraped the proxy once more, or say what traffic there will be with --rate.",
+                ) from error
             window /= 2
 
 

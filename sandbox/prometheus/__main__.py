@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def main() -> None:
         "--drift-port", type=int, default=0, help="where the drift detector shows its metrics, 0: nowhere"
     )
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # a fetch under way leaves nothing behind
     found = find()
     if found is None:
         print(HOW_TO_INSTALL, file=sys.stderr)

@@ -9,7 +9,8 @@ import pytest
 
 from kanary import manifests
 from tests.automation.rig import Live, Releases, add_faulty_runtime, gone, make_releases
-from tests.rollout.rig import Sandbox, Service, sandbox
+from tests.rollout.measured import measured_sandbox
+from tests.rollout.rig import Sandbox, Service
 
 _numbers = itertools.count(1)
 NewService = Callable[..., Live]
@@ -22,9 +23,7 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> Releases:
 
 @pytest.fixture(scope="session")
 def live_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    with sandbox(tmp_path_factory.mktemp("automation") / "home") as running:
-        if "prometheus" not in running.endpoints:
-            pytest.skip("no prometheus could be found or fetched on this machine")
+    with measured_sandbox(tmp_path_factory.mktemp("automation") / "home") as running:
         add_faulty_runtime(running)
         yield running
 

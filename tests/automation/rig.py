@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ import yaml
 
 from kanary import kubernetes as k8s
 from kanary import manifests
-from kanary.errors import ApiError
+from kanary.errors import ApiError, InputError
 from kanary.judge.planning import StepPlan
 from kanary.kserve import deploy
 from kanary.kserve.deploy import start_canary, wait_ready
@@ -23,7 +24,7 @@ from kanary.kubernetes import Act
 from kanary.rollout import planning
 from kanary.rollout import policy as policies
 from kanary.rollout import record as records
-from kanary.rollout.observe import Arms
+from kanary.rollout.observe import Arms, Unobservable
 from kanary.rollout.policy import Policy
 from kanary.rollout.profiles import Where
 from kanary.rollout.prometheus import Prometheus
@@ -159,8 +160,15 @@ class Live:
         """What `kanary plan` announces for the first step, from what stable has answered."""
         policy, status = policies.parse(section), self.service.status()
         where = Where(NAMESPACE, self.name, (status.stable,), {})
-        with self.prometheus(policy) as prometheus:
-            seen = planning.traffic(prometheus, where, Arms("", status.stable, "", "v1"), policy, time.time(), 30.0)
+        arms = Arms("", status.stable, "", "v1")
+
+        def observed() -> planning.Traffic | None:
+            with self.prometheus(policy) as prometheus, contextlib.suppress(Unobservable, InputError):
+                return planning.traffic(prometheus, where, arms, policy, time.time(), 30.0)
+            return None
+
+        seen = wait_for(observed, "Prometheus has scraped the gateway twice")
+        assert seen is not None
         return planning.plan(policy, rate, seen.baseline, 0.02)[0]
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from kanary.errors import ApiError, ConfigError, Unreachable
-from kanary.rollout import observe, profiles, tally
+from kanary.errors import ApiError, ConfigError, InputError, Unreachable
+from kanary.rollout import observe, planning, profiles, tally
 from kanary.rollout import policy as policies
 from kanary.rollout.observe import Arms, Unobservable
 from kanary.rollout.profiles import Where
@@ -138,6 +138,32 @@ def test_envoy_gateway_s_one_cluster_is_unobservable_and_says_why() -> None:
 def test_without_any_series_it_is_said_what_was_looked_for() -> None:
     with pytest.raises(Unobservable, match="sandbox, istio, knative-otel, knative, gateway-api"):
         observe.read(Recorded({}), WHERE, ARMS, policies.Prometheus(), "", AT)
+
+
+@pytest.mark.parametrize(("age", "refused"), [(0.4, True), (3.0, False)])
+def test_there_is_no_plan_before_there_are_two_scrapes(age: float, refused: bool) -> None:
+    class Young(Recorded):
+        """Requests are counted since `age` seconds, 100 a second."""
+
+        def instant(self, query: str, at: float) -> tuple[Sample, ...]:
+            if at < AT - age:
+                return ()
+            if "timestamp(" in query:
+                return (Sample({}, at),)
+            gone = 100 * (at - AT) if "upstream_rq_completed" in query else 0
+            return tuple(Sample(one.labels, one.value + gone) for one in super().instant(query, at))
+
+    def look() -> planning.Traffic:
+        return planning.traffic(Young(SANDBOX), WHERE, ARMS, policies.parse({}), AT, 300.0)
+
+    if refused:
+        with pytest.raises(InputError, match="models/m only once yet") as why:
+            look()
+        assert "--rate" in why.value.hint
+    else:
+        seen = look()
+        assert 1 <= seen.seconds <= age
+        assert seen.requests == pytest.approx(200 * seen.seconds, abs=2)
 
 
 def test_a_profile_that_was_found_stays() -> None:

@@ -14,7 +14,8 @@ from tests.automation.retraining import Monitoring, compiled
 from tests.automation.rig import POLICY
 from tests.drift.market import Market, Watched, synthetic, written
 from tests.drift.rig import NEEDS_ALIBI
-from tests.rollout.rig import NAMESPACE, Sandbox, Service, sandbox
+from tests.rollout.measured import measured_sandbox
+from tests.rollout.rig import NAMESPACE, Sandbox, Service
 from tests.waiting import wait_for
 
 pytestmark = [NEEDS_ALIBI, pytest.mark.sandbox, pytest.mark.timeout(3600)]
@@ -138,9 +139,7 @@ def test_a_drift_is_found_named_and_answered_by_one_retraining_that_the_judge_pr
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KANARY_DRIFT_OPTIONS", OPTIONS)
-    with sandbox(tmp_path / "home", "--drift") as running:
-        if "prometheus" not in running.endpoints:
-            pytest.skip("no prometheus could be found or fetched on this machine")
+    with measured_sandbox(tmp_path / "home", "--drift") as running:
         monkeypatch.setenv("KANARY_HOME", str(running.home))
         # It takes its time to import alibi-detect, and no sandbox waits for it.
         wait_for(lambda: "drift" in running.endpoints, "the detector is ready", PATIENCE, every=0.2)

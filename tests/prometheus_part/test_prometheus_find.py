@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +17,8 @@ import pytest
 
 from sandbox.prometheus import find as finder
 from sandbox.prometheus.find import Found, find
+from tests.conftest import ROOT
+from tests.waiting import wait_for
 
 
 def script(path: Path, version: str) -> Path:
@@ -85,6 +90,25 @@ def test_a_network_that_swallows_everything_is_given_up_at_the_deadline(
         assert finder.from_package(tmp_path, time.monotonic() + 3) is None
     assert list(tmp_path.iterdir()) == []
     assert working_in(tmp_path) == []
+
+
+@pytest.mark.skipif(shutil.which("dpkg") is None, reason="no dpkg here")
+def test_a_part_that_is_stopped_while_it_fetches_leaves_nothing_behind(tmp_path: Path) -> None:
+    tools, cache = tmp_path / "bin", tmp_path / "cache"
+    tools.mkdir()
+    for name in ("sh", "sleep", "dpkg", "dpkg-deb"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    endless = tools / "apt-get"
+    endless.write_text("#!/bin/sh\nsleep 60\n", encoding="utf-8")
+    endless.chmod(0o755)
+    command = [sys.executable, "-P", "-m", "sandbox.prometheus", "--home", str(tmp_path / "home")]
+    environment = os.environ | {"PATH": str(tools), "XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([*command, "--port", "1", "--gateway-admin-port", "1"], env=environment) as part:
+        wait_for(lambda: working_in(cache), "it fetches")
+        part.terminate()
+        assert part.wait(30) == 128 + signal.SIGTERM
+    assert list((cache / "kanary" / "prometheus").iterdir()) == []
+    assert working_in(cache) == []
 
 
 def package(folder: Path, version: str) -> Path:

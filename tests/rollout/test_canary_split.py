@@ -5,6 +5,7 @@ import pytest
 from components.deploy import smoke
 from tests.gateway.rig import binomial_interval
 from tests.rollout.conftest import Deploy, Models
+from tests.rollout.measured import need_prometheus
 from tests.rollout.rig import Service
 from tests.waiting import wait_for
 
@@ -27,8 +28,7 @@ def test_a_canary_gets_the_share_that_was_asked_for(service: Service, deployed: 
 def test_prometheus_counts_by_revision_what_the_clients_count(
     service: Service, deployed: Deploy, models: Models
 ) -> None:
-    if "prometheus" not in service.sandbox.endpoints:
-        pytest.skip("no prometheus could be found or fetched on this machine")
+    need_prometheus(service.sandbox)
     canary = deployed(models.v2, 50)
     with service.traffic(rate=200, seconds=2) as traffic:
         counted = traffic.wait().by_revision

@@ -23,6 +23,7 @@ from components.deploy.deployment import Target, deploy
 from sandbox.home import Home, read_json
 from sandbox.modelserver.client import HostUnreachable, servers
 from sandbox.processes import marked
+from tests.rollout.measured import need_prometheus
 from tests.rollout.rig import BODIES, NAMESPACE, Sandbox, Service, make_release, sandbox
 from tests.sandbox.load import Load
 from tests.waiting import wait_for
@@ -93,7 +94,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             model = make_release(folder / "releases", version, int(version[1]))
             deploy(model.path, model.uri, model.digest, Target(NAME, NAMESPACE, percent, 60.0, ""))
         found = Stage(running, Service(running, NAME))
-        wait_for(lambda: found.parts["prometheus"]["state"] == "healthy", "Prometheus", 60)
+        need_prometheus(running)
         yield found
     assert marked(home) == []
     assert {path.name for path in home.iterdir()} & {"lock", "endpoints.json", "state.json"} == set()
