@@ -42,7 +42,7 @@ demo: ## the whole path on real data, here, with no cluster
 
 test: ## run the tests (ARGS="-k gate" for a choice)
 	$(call SETUP,$(DEV))
-	@$(PY) -m pytest -n logical --maxprocesses 8 --dist loadgroup $(ARGS)
+	@$(PY) -m pytest -n logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 check: ## format, lint, types and import contracts
 	$(call SETUP,$(DEV))

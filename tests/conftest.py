@@ -8,10 +8,12 @@ import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from tests import scheduling
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,12 +23,13 @@ WRITTEN_TO = (".", ".kanary", "build", "dist")
 TOOLS = {".pytest_cache", ".mypy_cache", ".ruff_cache", ".import_linter_cache", ".hypothesis", "__pycache__"}
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share the session's sandbox run in one xdist worker, so that there is one sandbox."""
-    for item in items:
-        if item.get_closest_marker("sandbox"):
-            item.add_marker(pytest.mark.xdist_group("sandbox"))
+    scheduling.in_order(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> scheduling.Together | None:
+    return scheduling.scheduler(config, log)
 
 
 def pytest_configure() -> None:

@@ -15,8 +15,7 @@ from tests.drift.rig import NEEDS_ALIBI, Detector, detecting
 from tests.drift.stream import About, exchanges, request, response, rows, wire, write_model
 from tests.waiting import wait_for
 
-# In one worker, so that the detectors are started once: each takes seconds to import alibi-detect.
-pytestmark = [NEEDS_ALIBI, pytest.mark.xdist_group("drift"), pytest.mark.timeout(900)]
+pytestmark = [NEEDS_ALIBI, pytest.mark.timeout(900)]
 WINDOW = ("--window_rows", "200", "--minimum_rows", "50")
 STABLE = About()
 CANARY = About("v2", "market-predictor-00002")

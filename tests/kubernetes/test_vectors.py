@@ -20,8 +20,6 @@ LONG = "watch-bookmark-after-a-minute"
 # What stands beside the recordings: asked of a server of the same version, and first answered otherwise by ours.
 NEIGHBOURS = "neighbours"
 
-pytestmark = pytest.mark.xdist_group("kubernetes")
-
 
 def _orphans(vector: Body) -> bool:
     """Whether it asks about an object whose owner is not there: on a busy machine the collector may come first."""

@@ -17,7 +17,6 @@ import pytest
 
 from sandbox.prometheus import find as finder
 from sandbox.prometheus.find import Found, find
-from tests.conftest import ROOT
 from tests.waiting import wait_for
 
 
@@ -102,7 +101,11 @@ def test_a_part_that_is_stopped_while_it_fetches_leaves_nothing_behind(tmp_path:
     endless.write_text("#!/bin/sh\nsleep 60\n", encoding="utf-8")
     endless.chmod(0o755)
     command = [sys.executable, "-P", "-m", "sandbox.prometheus", "--home", str(tmp_path / "home")]
-    environment = os.environ | {"PATH": str(tools), "XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {
+        "PATH": str(tools),
+        "XDG_CACHE_HOME": str(cache),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
     with subprocess.Popen([*command, "--port", "1", "--gateway-admin-port", "1"], env=environment) as part:
         wait_for(lambda: working_in(cache), "it fetches")
         part.terminate()

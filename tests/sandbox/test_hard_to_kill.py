@@ -28,7 +28,7 @@ from tests.rollout.rig import BODIES, NAMESPACE, Sandbox, Service, make_release,
 from tests.sandbox.load import Load
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.destructive, pytest.mark.xdist_group("hard to kill")]
+pytestmark = pytest.mark.destructive
 
 BACK_WITHIN_S = 10.0
 BESIDES = 5  # failed requests besides those that were in flight
