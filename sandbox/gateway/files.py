@@ -43,14 +43,14 @@ class Held:
 
     def get(self) -> Document | None:
         """The document, not to be changed; None where there is none that can be read."""
-        if self._seen is None or _signature(self._path) != self._seen:
-            self._document, self._seen = read(self._path), _signature(self._path)
+        if self._seen is None or signature(self._path) != self._seen:
+            self._document, self._seen = read(self._path), signature(self._path)
         return self._document
 
     def put(self, document: Document) -> None:
         """Write the document, whether it differs or not: Envoy is told again."""
         write(self._path, document)
-        self._document, self._seen = document, _signature(self._path)
+        self._document, self._seen = document, signature(self._path)
 
 
 def write(path: Path, document: Document) -> None:
@@ -70,7 +70,8 @@ def read(path: Path) -> Document | None:
     return document if isinstance(document, dict) else None
 
 
-def _signature(path: Path) -> tuple[int, int, int] | None:
+def signature(path: Path) -> tuple[int, int, int] | None:
+    """What changes with every write of the file; None where there is none."""
     try:
         status = path.stat()
     except FileNotFoundError:

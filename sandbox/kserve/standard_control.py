@@ -36,9 +36,6 @@ from sandbox.kserve.standard_wish import StandardWish, standard_wish
 from sandbox.kserve.store import Store, standard_from
 from sandbox.kserve.writes import Writes
 
-# A server that cannot be ended yet is looked at again after so long.
-_AGAIN_S = 0.5
-
 _logger = logging.getLogger(__name__)
 
 
@@ -130,8 +127,7 @@ class StandardControl:
     def next_look(self, uid: str) -> float | None:
         """When time alone changes something."""
         known = self._known.get(uid)
-        moment = st.wake_at(known) if known is not None else None
-        return None if moment is None else max(moment, steady.now() + _AGAIN_S)
+        return st.wake_at(known) if known is not None else None
 
     def _wish(self, key: Key, service: Document, available: Sequence[Runtime], config: Config) -> StandardWish:
         at = urls(self._parts.router.urls(key), service_name(service))

@@ -12,6 +12,8 @@ from sandbox.errors import SandboxError
 from sandbox.kserve.following import Key
 
 _RETRY_FIRST_S, _RETRY_LAST_S = 0.05, 2.0
+# A moment that has come, but has changed nothing yet (a server that is still draining), is come back to after so long.
+_AGAIN_S = 0.2
 
 _logger = logging.getLogger(__name__)
 
@@ -27,8 +29,8 @@ class _Turn:
 class Turns:
     """Calls `work(key)` for every key that was asked for since it began, never twice at once for one key.
 
-    `work` gives the moment, by `steady.now`, at which it wants to be called again, or None; it gives
-    SOON for what has to be tried again after a pause that grows.
+    `work` gives the moment, by `steady.now`, at which it wants to be called again, not at once though it has passed, or
+    None; it gives SOON for what has to be tried again after a pause that grows.
     """
 
     SOON = 0.0
@@ -77,5 +79,5 @@ class Turns:
         if moment == self.SOON:
             delay, turn.pause = turn.pause, min(turn.pause * 2, _RETRY_LAST_S)
         else:
-            delay, turn.pause = max(0.0, moment - steady.now()), _RETRY_FIRST_S
+            delay, turn.pause = max(_AGAIN_S, moment - steady.now()), _RETRY_FIRST_S
         turn.timer = asyncio.get_running_loop().call_later(delay, self.ask, key)

@@ -215,9 +215,13 @@ class Envoy:
         assert not listening(self.admin_port)
 
 
+# As fast as it could, a load would take all processor time from what it is to find faults in.
+_BETWEEN_S = 0.005
+
+
 @dataclass
 class Load:
-    """Requests from several connections until `stop`; every answer is counted by status and revision."""
+    """Requests from several connections, some hundred a second, until its end; every answer is kept."""
 
     port: int
     host: str
@@ -242,7 +246,7 @@ class Load:
 
     def _ask(self) -> None:
         client = Client(self.port)
-        while not self._stopped.is_set():
+        while not self._stopped.wait(_BETWEEN_S):
             try:
                 self.answers.append(client.get(host=self.host))
             except (OSError, http.client.HTTPException) as error:

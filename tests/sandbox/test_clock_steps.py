@@ -73,6 +73,24 @@ async def test_a_turn_comes_when_it_is_due_though_the_clock_was_set(
     turns.close()
 
 
+async def test_a_moment_that_has_passed_and_changes_nothing_is_come_back_to_after_a_pause() -> None:
+    came: list[float] = []
+    enough = asyncio.Event()
+
+    async def work(_: tuple[str, str]) -> float:
+        came.append(time.monotonic())
+        if len(came) == 3:
+            enough.set()
+        return now() - 5
+
+    turns = Turns(work)
+    turns.ask(("ns", "m"))
+    async with asyncio.timeout(60):
+        await enough.wait()
+    turns.close()
+    assert came[2] - came[0] >= 0.3
+
+
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
 async def test_a_server_that_ends_is_started_again_as_soon_though_the_clock_was_set(
     step: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
