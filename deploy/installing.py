@@ -60,10 +60,13 @@ def install(environment: Environment, extras: set[str], had: set[str], lock: int
 
 
 def compile_modules(environment: Environment, lock: int) -> None:
-    """Compile what is installed, on all cores: pip would do it on one. What cannot be compiled is nobody's module."""
+    """Compile what is installed, on all cores: pip would do it on one. What cannot be compiled is nobody's module.
+
+    The tests that packages bring, a third of the work, are left to whoever imports them.
+    """
     print(f"setup: compiling it for Python, on {os.cpu_count()} cores", flush=True)
     folders = [str(folder) for folder in environment.folder.glob("lib/python*/site-packages")]
-    command = [str(environment.python), "-I", "-m", "compileall", "-q", "-q", "-j", "0", *folders]
+    command = [str(environment.python), "-I", "-m", "compileall", "-q", "-q", "-j", "0", "-x", "/tests/", *folders]
     # In a group of its own: its workers do not end with it, and would keep the lock for ever.
     compiling = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(lock,), start_new_session=True)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import http.server
 import json
@@ -282,4 +283,11 @@ def test_an_interrupted_compilation_leaves_no_worker_that_keeps_the_lock(environ
             waiting.join()
             signal.signal(signal.SIGALRM, before)
     with environment.lock.open("w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody else has it any more
+
+        def taken() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            return False
+
+        wait_for(taken, "nobody has the lock any more, as soon as the killed are gone")
