@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -38,6 +39,21 @@ def api(fake: FakeKfp) -> Iterator[Client]:
 
 def answer_with(response: Response) -> Any:
     return lambda request: response
+
+
+def test_authorities_are_read_for_an_address_with_tls_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    create = ssl.create_default_context
+
+    def counted(*given: Any, **named: Any) -> ssl.SSLContext:
+        made.append(named)
+        return create(*given, **named)
+
+    monkeypatch.setattr(ssl, "create_default_context", counted)
+    Client(Server("KFP", "http://127.0.0.1:1")).close()
+    assert made == []
+    Client(Server("KFP", "https://127.0.0.1:1")).close()
+    assert len(made) == 1
 
 
 # ---- reading runs
