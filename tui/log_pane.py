@@ -19,6 +19,7 @@ from kanary.errors import KanaryError
 from kanary.text import log_lines, one_line, shortened, timed
 from tui.log_view import LogView
 from tui.look import clock_time
+from tui.search import SearchField
 
 _KEPT_LINES = 20_000
 _FIRST = 1.5  # seconds after its opening in which lines may have been there before
@@ -63,7 +64,7 @@ class LogPane(Vertical):
         # Held, not queried: a piece of log may still come while the screen is being taken down.
         self._title = Static("Log", classes="log-title", markup=False)
         self.view = LogView(max_lines=_KEPT_LINES)
-        self._find = Input(classes="find", placeholder="text to find; n, N: next, previous", compact=True)
+        self._find = SearchField("text to find; n, N: next, previous", classes="find")
 
     def compose(self) -> ComposeResult:
         yield self._title

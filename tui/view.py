@@ -18,6 +18,7 @@ from kanary.kfp_types import Run
 from kanary.snapshot import Snapshot
 from kanary.snapshot_hub import Hub
 from tui.actions import bindings
+from tui.search import SearchField
 from tui.still import StillText
 from tui.table import Column, KeyedTable, Row
 
@@ -108,7 +109,7 @@ class View(Vertical, Generic[T]):
         self.table = KeyedTable(self.LISTING.columns, id=f"{self.LISTING.name}-table")
         self._empty = StillText(classes="empty")
         self._empty.can_focus = True
-        self._filter = Input(classes="filter", placeholder="text to find; !text to leave out", compact=True)
+        self._filter = SearchField("text to find; !text to leave out", classes="filter")
 
     def compose(self) -> ComposeResult:
         yield self._title
