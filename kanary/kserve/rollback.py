@@ -92,6 +92,7 @@ def rollback(
         return _result("already", before, before, plan.intent, state, plan.nothing)
     on_progress(Progress(PLAN, _planned(before, plan, state), started))
     run = _Run(name, namespace, state.epoch, plan.intent, started, deadline, on_progress, clock)
+    run.just_begun = not plan.resumed
     outcome, why, service = yield from run.drive(service)
     state = run.state or state
     result = _result(outcome, before, service_status(service, state), run.intent, state, why)
@@ -241,6 +242,7 @@ class _Run:
         self.started, self.ends = started, started + deadline
         self.on_progress, self.clock = on_progress, clock
         self.state: State | None = None
+        self.just_begun = False  # the intent was written down after the service was read
         self.sent: float | None = None
         self.patched: float | None = None
         self.effective: float | None = None
@@ -281,6 +283,9 @@ class _Run:
 
     def _patch(self, action: Action, service: Document) -> Act[Document]:
         path = k8s.inference_services(self.namespace, self.name)
+        if not self.just_begun:
+            yield from store.still(self.name, self.namespace, self.epoch)
+        self.just_begun = False
         if action.kind == decide.RESTORE:
             yield from self._note_newest(service)
         sent = self.clock() - self.started
@@ -318,6 +323,7 @@ class _Run:
 
     def _look(self, service: Document) -> Act[Document]:
         """The service after its next change."""
+        self.just_begun = False
         seconds = max(0.05, min(_LOOK, self.ends - self.clock()))
         found: Document | None = yield from store.after(service, seconds)
         return found if found is not None else (yield from self._reread())

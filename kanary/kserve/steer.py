@@ -200,6 +200,7 @@ def _move(wish: _Wish, token: Token | None, deadline: float, clock: Clock) -> Ac
             epoch = release.parse(store.unpack(written)).epoch
         else:
             intent = state.intent  # written down already, before somebody was faster with the service
+            yield from store.still(name, namespace, epoch)
         body = move(service, wish.percent)
         (answer,) = yield k8s.Together((k8s.patch(k8s.inference_services(namespace, name), body),))
         if not store.conflict(answer):

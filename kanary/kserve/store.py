@@ -134,6 +134,17 @@ def change(name: str, namespace: str, decide: Callable[[State], State], epoch: i
     raise KanaryError(f"The ConfigMap {release.name_of(name)} changes all the time.", "Try again.")
 
 
+def still(name: str, namespace: str, epoch: int) -> Act[None]:
+    """Raises Held where `epoch` no longer holds. To be asked after the service was read, and before it is patched.
+
+    Who acts writes the epoch down first and patches then. So either it is seen here, or their patch is a conflict for
+    ours, or ours for theirs. An epoch that was read beside the service may be from before their act, and the service
+    from after it. Who has just written the epoch down need not ask: the service was read before.
+    """
+    (answer,) = yield k8s.Together((reads(name, namespace)[1],))
+    release.check_epoch(release.parse(unpack(answer)), epoch)
+
+
 def conflict(answer: Document | ApiError) -> bool:
     """Whether somebody was faster. Raises any other ApiError."""
     if isinstance(answer, ApiError):

@@ -54,6 +54,7 @@ class Cluster:
     sent: list[Request] = field(default_factory=list)
     splits: list[dict[str, int]] = field(default_factory=list)
     before_request: Callable[[Request], None] | None = None
+    backwards: bool = False  # of requests sent at once the last is answered first
 
     def clock(self) -> float:
         return self.now
@@ -75,7 +76,7 @@ class Cluster:
                 continue
             requests = step.requests if isinstance(step, Together) else (step,)
             answers: list[Document | ApiError] = []
-            for request in requests:
+            for request in reversed(requests) if self.backwards else requests:
                 if kill_after is not None and request.changes and request.path != SELF_REVIEW:
                     if changes == kill_after:
                         act.close()
@@ -85,6 +86,8 @@ class Cluster:
                     answers.append(self.send(request))
                 except ApiError as failed:
                     answers.append(failed)
+            if self.backwards:
+                answers.reverse()
             if isinstance(step, Together):
                 answer = answers
             elif isinstance(answers[0], ApiError):

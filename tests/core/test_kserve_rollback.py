@@ -6,7 +6,7 @@ import pytest
 
 from kanary import errors, manifests, release
 from kanary.errors import InputError, KanaryError
-from kanary.kserve import deploy, rollback, steer
+from kanary.kserve import decide, deploy, rollback, steer
 from kanary.kserve.deploy import Started
 from kanary.kserve.rollback import Rollback
 from kanary.kserve.store import Token
@@ -244,6 +244,48 @@ def test_every_write_of_somebody_else_in_between_is_seen() -> None:
     assert rolled_back(cluster).outcome == "done"
     assert next(edits, None) is None, "not every edit came to pass"
     assert_restored(cluster)
+
+
+def test_who_acts_between_two_reads_that_were_sent_at_once_is_not_overruled() -> None:
+    """The epoch is read before, the service after somebody's act: neither tells of a conflict."""
+    cluster = during_a_canary()
+    cluster.backwards = True
+    edited = acted = False
+
+    def interfere(request: Request) -> None:
+        nonlocal edited, acted
+        cluster.before_request = None
+        if not edited and request.method == "PATCH" and "resourceVersion" in request.body["metadata"]:
+            edited = True
+            cluster.touch(minReplicas=2)
+        elif edited and not acted and (request.method, request.path) == ("GET", path("m")):
+            acted = True
+            cluster.run(steer.set_traffic("m", NAMESPACE, 20, clock=cluster.clock))
+        cluster.before_request = interfere
+
+    cluster.before_request = interfere
+    with pytest.raises(errors.Held, match="operator started set-traffic"):
+        cluster.run(steer.set_traffic("m", NAMESPACE, 30, clock=cluster.clock))
+    assert acted
+    assert manifests.percent(cluster.service) == 20
+
+
+@pytest.mark.parametrize("at", [rollback.PLAN, decide.STOP, rollback.EFFECTIVE])
+def test_who_acts_while_a_rollback_waits_is_not_overruled(at: str) -> None:
+    cluster = during_a_canary()
+    token = Token(cluster.state.epoch, "automation")
+    acted = False
+
+    def act(progress: rollback.Progress) -> None:
+        nonlocal acted
+        if progress.kind == at and not acted:
+            acted = True
+            cluster.run(steer.set_traffic("m", NAMESPACE, 20, clock=cluster.clock))
+
+    with pytest.raises(errors.Held, match="operator started set-traffic"):
+        rolled_back(cluster, token=token, deny=False, on_progress=act)
+    assert acted
+    assert manifests.percent(cluster.service) == 20
 
 
 def test_a_revision_that_somebody_makes_of_the_bad_content_does_not_pass_for_the_restored_one() -> None:
