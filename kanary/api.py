@@ -199,7 +199,7 @@ def _options(server: Server) -> dict[str, Any]:
 def _trust(server: Server) -> ssl.SSLContext | bool:
     if server.ca_file is None:
         # Reading the authorities takes 25 ms, which an address without TLS does not need; redirects are not followed.
-        return server.url.startswith("https:")
+        return urlsplit(server.url).scheme != "http"
     try:
         return ssl.create_default_context(cafile=str(server.ca_file))
     except OSError as error:

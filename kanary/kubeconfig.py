@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from kanary.config import Config
 from kanary.errors import ConfigError
@@ -159,7 +160,7 @@ def _absolute(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any], where: str) -> ssl.SSLContext | bool:
-    if not str(cluster["server"]).startswith("https:"):
+    if urlsplit(str(cluster["server"])).scheme == "http":
         return False
     try:
         authority = cluster.get("certificate-authority-data")

@@ -92,8 +92,7 @@ def rollback(
         return _result("already", before, before, plan.intent, state, plan.nothing)
     on_progress(Progress(PLAN, _planned(before, plan, state), started))
     run = _Run(name, namespace, state.epoch, plan.intent, started, deadline, on_progress, clock)
-    run.just_begun = not plan.resumed
-    outcome, why, service = yield from run.drive(service)
+    outcome, why, service = yield from run.drive(service, plan.resumed)
     state = run.state or state
     result = _result(outcome, before, service_status(service, state), run.intent, state, why)
     begun = release.timestamp(started)
@@ -242,14 +241,15 @@ class _Run:
         self.started, self.ends = started, started + deadline
         self.on_progress, self.clock = on_progress, clock
         self.state: State | None = None
-        self.just_begun = False  # the intent was written down after the service was read
+        self.begun_on: Document | None = None  # the service as it was read before the intent was written down
         self.sent: float | None = None
         self.patched: float | None = None
         self.effective: float | None = None
         self.restored: float | None = None
 
-    def drive(self, service: Document) -> Act[tuple[str, str, Document]]:
-        """Outcome, why, and the service at the end."""
+    def drive(self, service: Document, resumed: bool) -> Act[tuple[str, str, Document]]:
+        """Outcome, why, and the service at the end. `resumed`: the intent was written down by an earlier run."""
+        self.begun_on = None if resumed else service
         waiting = ""
         while True:
             action = decide.next_action(self.intent, service)
@@ -283,9 +283,8 @@ class _Run:
 
     def _patch(self, action: Action, service: Document) -> Act[Document]:
         path = k8s.inference_services(self.namespace, self.name)
-        if not self.just_begun:
+        if service is not self.begun_on:
             yield from store.still(self.name, self.namespace, self.epoch)
-        self.just_begun = False
         if action.kind == decide.RESTORE:
             yield from self._note_newest(service)
         sent = self.clock() - self.started
@@ -323,7 +322,6 @@ class _Run:
 
     def _look(self, service: Document) -> Act[Document]:
         """The service after its next change."""
-        self.just_begun = False
         seconds = max(0.05, min(_LOOK, self.ends - self.clock()))
         found: Document | None = yield from store.after(service, seconds)
         return found if found is not None else (yield from self._reread())

@@ -43,14 +43,15 @@ class Held:
 
     def get(self) -> Document | None:
         """The document, not to be changed; None where there is none that can be read."""
-        if self._seen is None or signature(self._path) != self._seen:
-            self._document, self._seen = read(self._path), signature(self._path)
+        now = _signature(self._path)  # before it is read: what is written meanwhile is read the next time
+        if now is None or now != self._seen:
+            self._document, self._seen = read(self._path), now
         return self._document
 
     def put(self, document: Document) -> None:
         """Write the document, whether it differs or not: Envoy is told again."""
         write(self._path, document)
-        self._document, self._seen = document, signature(self._path)
+        self._document, self._seen = document, _signature(self._path)
 
 
 def write(path: Path, document: Document) -> None:
@@ -70,8 +71,7 @@ def read(path: Path) -> Document | None:
     return document if isinstance(document, dict) else None
 
 
-def signature(path: Path) -> tuple[int, int, int] | None:
-    """What changes with every write of the file; None where there is none."""
+def _signature(path: Path) -> tuple[int, int, int] | None:
     try:
         status = path.stat()
     except FileNotFoundError:

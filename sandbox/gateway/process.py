@@ -10,7 +10,7 @@ from pathlib import Path
 from sandbox.errors import NotFound
 from sandbox.gateway.bootstrap import bootstrap
 from sandbox.gateway.clusters import discovery, resources
-from sandbox.gateway.files import Document, Files, read, signature, write
+from sandbox.gateway.files import Document, Files, Held, read, write
 from sandbox.gateway.routes import routing
 
 
@@ -53,21 +53,17 @@ def binary() -> Path:
 
 def ports(home: Path) -> tuple[int, int]:
     """The gateway's port and the admin port, as `prepare` wrote them. NotFound before it has."""
-    path = Files(home.resolve()).bootstrap
-    found = _ports(path, signature(path))
-    if found is None:
+    document = _held(Files(home.resolve()).bootstrap).get()
+    if document is None:
         raise NotFound(f"no gateway has been prepared in {home}", "start the sandbox with: kanary up")
-    return found
+    listener = document["static_resources"]["listeners"][0]
+    return _port(listener), _port(document["admin"])
 
 
 @lru_cache(maxsize=16)
-def _ports(path: Path, _: tuple[int, int, int] | None) -> tuple[int, int] | None:
-    """The ports in the file, read again when its signature is another one: the controller asks at every turn."""
-    document = read(path)
-    if document is None:
-        return None
-    listener = document["static_resources"]["listeners"][0]
-    return _port(listener), _port(document["admin"])
+def _held(path: Path) -> Held:
+    """The file, kept: the KServe controller asks for its ports at every turn."""
+    return Held(path)
 
 
 def _port(holder: Document) -> int:

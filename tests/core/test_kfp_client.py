@@ -52,8 +52,10 @@ def test_authorities_are_read_for_an_address_with_tls_only(monkeypatch: pytest.M
     monkeypatch.setattr(ssl, "create_default_context", counted)
     Client(Server("KFP", "http://127.0.0.1:1")).close()
     assert made == []
-    Client(Server("KFP", "https://127.0.0.1:1")).close()
-    assert len(made) == 1
+    for url in ("https://127.0.0.1:1", "HTTPS://127.0.0.1:1"):
+        made.clear()
+        Client(Server("KFP", url)).close()
+        assert len(made) == 1, url
 
 
 # ---- reading runs

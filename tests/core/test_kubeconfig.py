@@ -138,6 +138,13 @@ def test_verification_is_left_out_only_where_the_kubeconfig_says_so(tmp_path: Pa
     assert careful.tls.verify_mode == ssl.CERT_REQUIRED
 
 
+def test_a_server_s_certificate_is_checked_however_its_scheme_is_spelt(tmp_path: Path) -> None:
+    found = from_files([kubeconfig(tmp_path / "c", cluster={"server": "HTTPS://h"})])
+    assert isinstance(found.tls, ssl.SSLContext)
+    assert found.tls.verify_mode == ssl.CERT_REQUIRED
+    assert from_files([kubeconfig(tmp_path / "d", cluster={"server": "HTTP://h"})]).tls is False
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", "a: b: c"])
 def test_what_is_no_kubeconfig_is_told(tmp_path: Path, text: str) -> None:
     path = tmp_path / "c"

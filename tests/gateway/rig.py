@@ -23,6 +23,8 @@ from sandbox.gateway.gateway import Applied, Gateway
 from tests.waiting import wait_for
 
 DEADLINE_S = 60.0
+# As fast as it could, a load would take all processor time from what it is to find faults in.
+_BETWEEN_S = 0.005
 
 
 class Patient(Gateway):
@@ -213,10 +215,6 @@ class Envoy:
             self.process.wait(DEADLINE_S)
         assert not listening(self.port)
         assert not listening(self.admin_port)
-
-
-# As fast as it could, a load would take all processor time from what it is to find faults in.
-_BETWEEN_S = 0.005
 
 
 @dataclass

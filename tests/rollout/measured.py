@@ -16,15 +16,19 @@ from tests.waiting import wait_for
 @contextmanager
 def measured_sandbox(home: Path, *options: str) -> Iterator[Sandbox]:
     """A sandbox in `home` with Prometheus; the test is skipped where none is to be had."""
-    if find() is None:
-        pytest.skip(HOW_TO_INSTALL)
+    _fetch()  # the sandbox finds it then
     with sandbox(home, *options) as running:
         need_prometheus(running)
         yield running
 
 
 def need_prometheus(running: Sandbox) -> None:
-    """Wait for this sandbox's Prometheus; skip the test where none is to be had, after trying to fetch one."""
+    """Wait for this sandbox's Prometheus; skip the test where none is to be had."""
+    _fetch()
+    wait_for(lambda: "prometheus" in running.endpoints, "Prometheus answers", 120)
+
+
+def _fetch() -> None:
+    """Skip the test where there is no Prometheus here and none can be fetched."""
     if find() is None:
         pytest.skip(HOW_TO_INSTALL)
-    wait_for(lambda: "prometheus" in running.endpoints, "Prometheus answers", 120)
