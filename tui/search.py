@@ -19,11 +19,15 @@ class SearchField(Input):
             self._later.append(event)
         elif event.key == "enter":
             self._given = True
-            await self.action_submit()
+            await super().action_submit()
         else:
             return  # it is the field's
         event.stop()
         event.prevent_default()
+
+    async def action_submit(self) -> None:
+        """Enter came by way of what had the focus before: its turn is after what was typed before it."""
+        self.post_message(events.Key("enter", "\r"))
 
     def _on_blur(self, _: events.Blur) -> None:
         self._given, later, self._later = False, self._later, []

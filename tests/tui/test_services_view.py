@@ -92,6 +92,14 @@ async def test_keys_that_are_typed_ahead_reach_what_the_key_before_them_opened(
         await sees(pilot, f"{space.name}/calm")
         await pilot.press("escape")
         await until(pilot, lambda: "filter: calm" in picture(pilot))
+        await pilot.press("escape")
+        await until(pilot, lambda: len(column(pilot, TABLE)) == 2)
+        for key in ("slash", *"chu", "enter", "4", "2", "enter"):  # in one breath, as a slow line delivers them
+            pilot.app.simulate_key(key)
+        await until(pilot, lambda: isinstance(pilot.app.screen, ServiceScreen))
+        await sees(pilot, f"{space.name}/churn")
+        await pilot.press("escape")
+        await until(pilot, lambda: picture(pilot).count("filter: chu\n") == 1)
 
 
 async def test_a_change_is_seen_without_asking(make: Callable[..., Monitor], space: Namespace) -> None:
