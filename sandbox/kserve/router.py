@@ -87,8 +87,9 @@ class Router:
         """Let go of drained revisions, for ever."""
         while True:
             await asyncio.sleep(_SWEEP_S)
-            if self.draining and self._gateway is not None:
-                self._drains(await asyncio.to_thread(self._gateway.sweep))
+            async with self._running:  # what drains is told in the order in which it came about
+                if self.draining and self._gateway is not None:
+                    self._drains(await asyncio.to_thread(self._gateway.sweep))
 
     def close(self) -> None:
         """Close the connections to Envoy; it goes on as it is."""

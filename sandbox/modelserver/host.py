@@ -235,12 +235,12 @@ class Host:
 
         async def end() -> None:
             await server.stop(server.spec.grace_s)
-            shutil.rmtree(server.work, ignore_errors=True)
-            self._discard_models()
             self._persist()
-            if server.spec.id not in self._servers:
+            if server.spec.id not in self._servers:  # told before anything that may fail: it is told only once
                 for listener in list(self._listeners):
                     listener(server.spec.id, None)
+            shutil.rmtree(server.work, ignore_errors=True)
+            self._discard_models()
 
         self._background(end(), server.spec.id)
 

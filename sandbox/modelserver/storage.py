@@ -51,13 +51,16 @@ def fetch(uri: str, home: Path) -> Path:
 def discard_unused(home: Path, used: set[Path]) -> list[Path]:
     """Move the models below `home` that no server has out of the way; where to, for `delete`. Quick.
 
-    No `fetch` may run at the same time: what it has placed is nobody's yet.
+    No `fetch` may run at the same time: what it has placed is nobody's yet. A `delete` may: what it deletes meanwhile
+    is nobody's to move any more, and what cannot be moved stays until the next time.
     """
     models = home / "kserve" / "models"
-    found = [folder for folder in models.iterdir() if folder not in used] if models.is_dir() else []
-    discarded = [folder.with_name(f".gone.{uuid.uuid4().hex}") for folder in found]
-    for folder, place in zip(found, discarded, strict=True):
-        folder.rename(place)
+    discarded: list[Path] = []
+    for folder in models.iterdir() if models.is_dir() else ():
+        if folder not in used:
+            place = folder.with_name(f".gone.{uuid.uuid4().hex}")
+            with contextlib.suppress(OSError):
+                discarded.append(folder.rename(place))
     return discarded
 
 

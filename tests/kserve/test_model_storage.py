@@ -111,3 +111,18 @@ def test_only_models_that_no_server_has_are_deleted(source: Path, tmp_path: Path
     delete(discard_unused(home, {kept}))
     assert list(kept.parent.iterdir()) == [kept]
     assert fetch(str(source), home) == unused
+
+
+def test_a_model_that_is_deleted_meanwhile_is_nobodys_to_move(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    first = fetch(str(source), home)
+    (source / "model.json").write_text("other", encoding="utf-8")
+    second = fetch(str(source), home)
+    goes, listed = discard_unused(home, {second})[0], list(first.parent.iterdir())
+    delete([goes])
+    monkeypatch.setattr(Path, "iterdir", lambda _: iter(listed))  # as it was a moment ago
+    delete(discard_unused(home, set()))
+    monkeypatch.undo()
+    assert list(first.parent.iterdir()) == []

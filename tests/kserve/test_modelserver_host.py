@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from sandbox.errors import InvalidSpec
-from sandbox.modelserver import api
+from sandbox.modelserver import api, storage
 from sandbox.modelserver.client import Client, HostUnreachable, servers
 from sandbox.modelserver.host import Host
 from sandbox.modelserver.spec import BACKING_OFF, READY, STOPPED, Spec, Status, spec_from
@@ -214,6 +214,23 @@ async def test_removing_the_last_server_of_a_model_deletes_its_copy(host: Host, 
             await asyncio.sleep(0.01)
     assert source.exists()
     assert host.statuses() == []
+
+
+async def test_the_end_of_a_server_is_told_though_something_cannot_be_cleared_away_behind_it(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(home: Path, used: set[Path]) -> list[Path]:
+        raise OSError("no space left on the device")
+
+    host.put(spec(preload=_PRELOAD))
+    server = await until(host, "ns/m-predictor-00001", is_ready)
+    monkeypatch.setattr(storage, "discard_unused", full)
+    told: asyncio.Queue[tuple[str, Status | None]] = asyncio.Queue()
+    host.listen(lambda name, status: told.put_nowait((name, status)))
+    host.remove(server.id)
+    async with asyncio.timeout(60):
+        while (news := await told.get()) != (server.id, None):
+            assert news[0] == server.id
 
 
 async def test_a_model_that_is_not_there_is_told_and_fetched_once_it_is(host: Host, tmp_path: Path) -> None:
