@@ -12,8 +12,7 @@ RUN := PATH="$(BIN):$$PATH" exec
 PY := $(RUN) "$(BIN)/python" -P
 
 EXTRAS := pipelines,train,serve,sandbox
-DEV = $(EXTRAS),dev
-SOAK = $(DEV),drift
+DEV = $(EXTRAS),drift,dev
 # $(call SETUP,extras)
 SETUP = @p="$(BIN)/python"; [ -x "$$p" ] || p=$${PYTHON:-python3}; \
 	command -v "$$p" >/dev/null || { echo "setup: no $$p is on PATH: install Python 3.11 or 3.12" >&2; exit 1; }; \
@@ -90,7 +89,7 @@ images: ## build the container images (TARGETS="train serve" for a choice, PUSH=
 	@python3 -I deploy/images.py $(TARGETS) $(if $(PUSH),--push) --options '$(OPTIONS)'
 
 soak: ## the long tests
-	$(call SETUP,$(SOAK))
+	$(call SETUP,$(DEV))
 	@$(PY) -m pytest -m soak --timeout 0 $(ARGS)
 
 clean: ## remove what builds and checks left; .venv and .kanary stay

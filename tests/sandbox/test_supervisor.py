@@ -222,7 +222,8 @@ def test_a_taken_port_is_gone_around(home: Path, monkeypatch: pytest.MonkeyPatch
     with contextlib.ExitStack() as stack:
         # Another run of this test lets go of it soon; who does not, a sandbox of the user's, takes our place.
         with contextlib.suppress(AssertionError):
-            stack.enter_context(wait_for(lambda: listener(8888), "the usual port is ours", deadline=30))
+            if ours := wait_for(lambda: listener(8888), "the usual port is ours", deadline=30):
+                stack.enter_context(ours)
         command(home, "up")
         url = endpoints(home)["kfp"]["url"]
         assert not url.endswith(":8888")
