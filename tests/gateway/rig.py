@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import itertools
 import json
 import math
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -45,7 +47,11 @@ def listening(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    """Ports below those that the kernel gives out by itself: whoever asks it for one gets none of these meanwhile."""
+    sockets: list[socket.socket] = []
+    while len(sockets) < count:
+        with contextlib.suppress(OSError):  # somebody's
+            sockets.append(socket.create_server(("127.0.0.1", random.randrange(20_000, 32_000))))
     ports = [int(held.getsockname()[1]) for held in sockets]
     for held in sockets:
         held.close()
@@ -114,6 +120,7 @@ class Upstream:
     status: str = "200 OK"
     body: bytes = b""
     delay_s: float = 0.0
+    holds: bool = False  # what it is asked is answered once this is over
     reset_next: int = 0
     heads: list[dict[str, str]] = field(default_factory=list)
     arrived: int = 0
@@ -174,6 +181,8 @@ class Upstream:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         await asyncio.sleep(self.delay_s)
+        while self.holds:
+            await asyncio.sleep(_BETWEEN_S)
         self.at_once -= 1
         body = self.body or json.dumps({"served_by": self.name}).encode()
         kind = "text/plain" if self.body else "application/json"
@@ -228,14 +237,14 @@ class Load:
 
     def __enter__(self) -> Load:
         self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(4)]
-        for thread in self._threads:
+        self.threads = [threading.Thread(target=self._ask) for _ in range(4)]
+        for thread in self.threads:
             thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        for thread in self._threads:
+        for thread in self.threads:
             thread.join()
 
     @property

@@ -81,7 +81,7 @@ def test_a_removed_revision_is_kept_until_its_last_request_is_answered(
     now = 0.0
     gateway = Patient(envoy.home, clock=lambda: now)
     stable, canary = upstream("m-00001"), upstream("m-00002")
-    canary.delay_s = 1.0
+    canary.holds = True
     assert gateway.apply(split(stable, canary, 100)).in_force
     answers: list[Answer] = []
     asking = threading.Thread(target=lambda: answers.append(client.get(host=HOST)))
@@ -91,6 +91,7 @@ def test_a_removed_revision_is_kept_until_its_last_request_is_answered(
     assert (applied.in_force, applied.draining) == (True, (CANARY,))
     now += DRAIN_AT_LEAST_S
     assert gateway.sweep() == (CANARY,)
+    canary.holds = False
     asking.join()
     assert (answers[0].status, answers[0].revision) == (200, "m-00002")
     until(lambda: gateway.sweep() == (), "the canary is drained")
@@ -252,7 +253,11 @@ def test_files_that_somebody_spoilt_are_written_anew(
 def test_envoy_ends_with_a_message_when_its_port_is_taken(envoy: Envoy, tmp_path: Path) -> None:
     (admin_port,) = free_ports(1)
     second = subprocess.run(
-        prepare(tmp_path / "second", envoy.port, admin_port), capture_output=True, text=True, timeout=20, check=False
+        prepare(tmp_path / "second", envoy.port, admin_port),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
     )
     assert second.returncode != 0
     assert f"127.0.0.1:{envoy.port}" in second.stderr
@@ -275,7 +280,7 @@ def test_five_hundred_services_without_servers_are_taken(gateway: Gateway, clien
         revision = Revision(f"s{number}-00001", 0, ready=False, weight=100, tags=("prev",))
         return Service("default", f"s{number}", (revision,))
 
-    applied = gateway.apply([asleep(number) for number in range(500)], timeout_s=20)
+    applied = gateway.apply([asleep(number) for number in range(500)])
     assert applied.in_force, applied.reason
     assert client.get(host="s499.default.localhost").json["reason"] == "revision-not-ready"
 

@@ -134,6 +134,7 @@ class Sandbox:
             base_url=config["clusters"][0]["cluster"]["server"],
             headers={"authorization": f"Bearer {token}"},
             verify=False,
+            timeout=DEADLINE_S,
             transport=httpx.HTTPTransport(verify=False, retries=8),
         )
 
@@ -221,7 +222,8 @@ class Namespace:
 
     def revisions_in_access_log(self) -> set[str]:
         """Which revisions have answered for this namespace so far, as the gateway's log has it."""
-        lines = (self.sandbox.home / "logs" / "access.log").read_text(encoding="utf-8").splitlines()
+        # What follows the last end of a line is still being written.
+        lines = (self.sandbox.home / "logs" / "access.log").read_text(encoding="utf-8").split("\n")[:-1]
         return {entry["revision"] for entry in map(json.loads, lines) if entry["namespace"] == self.name}
 
     def client(self) -> Client:

@@ -89,8 +89,10 @@ def test_rolling_a_canary_back_fails_no_request(ns: Namespace) -> None:
         after = len(load.answers)
         wait(lambda: len(load.answers) > after + 100, "requests after the rollback")
     assert (load.failed, load.broken) == ([], [])
-    # One request of each connection may have been on its way when the status was read.
-    assert {answer.revision for answer in load.answers[after + 4 :]} == {"m-predictor-00001"}
+    # One request of each connection may have been on its way when the status was read, for as long as it takes.
+    revisions = Counter(answer.revision for answer in load.answers[after:])
+    assert revisions.pop("m-predictor-00002", 0) <= len(load.threads)
+    assert set(revisions) == {"m-predictor-00001"}
 
 
 def test_a_rollback_after_promotion_starts_the_old_revision_before_it_gets_traffic(ns: Namespace) -> None:

@@ -118,8 +118,10 @@ def test_taking_a_canary_back_fails_no_request(ns: Namespace) -> None:
         after = len(load.answers)
         wait(lambda: len(load.answers) > after + 100, "requests after the rollback")
     assert (load.failed, load.broken) == ([], [])
-    # One request of each connection may have been on its way when the status was read.
-    assert {answer.revision for answer in load.answers[after + 4 :]} == {"m-predictor"}
+    # One request of each connection may have been on its way when the status was read, for as long as it takes.
+    revisions = Counter(answer.revision for answer in load.answers[after:])
+    assert revisions.pop("m-v2-predictor", 0) <= len(load.threads)
+    assert set(revisions) == {"m-predictor"}
     assert predict(ns) == before
     wait(lambda: len(ns.servers()) == 1, "the canary's server is gone")
 

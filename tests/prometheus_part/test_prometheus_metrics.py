@@ -24,7 +24,7 @@ from sandbox.prometheus import config
 from sandbox.prometheus.config import Target
 from sandbox.prometheus.find import HOW_TO_INSTALL, find
 from tests.gateway.conftest import upstream
-from tests.gateway.rig import Client, Envoy, Upstream, free_ports, listening, until
+from tests.gateway.rig import DEADLINE_S, Client, Envoy, Patient, Upstream, free_ports, listening, until
 
 __all__ = ["upstream"]
 
@@ -44,7 +44,7 @@ class Prometheus:
 
     def query(self, text: str) -> list[dict[str, Any]]:
         url = f"http://127.0.0.1:{self.port}/api/v1/query?{urllib.parse.urlencode({'query': text})}"
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
             document = json.load(answer)
         result = document["data"]["result"]
         assert isinstance(result, list)
@@ -89,7 +89,7 @@ def prometheus(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def gateway(prometheus: Prometheus) -> Iterator[Gateway]:
-    writer = Gateway(prometheus.envoy.home)
+    writer = Patient(prometheus.envoy.home)
     yield writer
     writer.close()
 
