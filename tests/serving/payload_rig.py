@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -85,8 +86,8 @@ class Sink:
 
 
 @contextlib.contextmanager
-def sink(port: int = 0, behaviour: str = "ok") -> Iterator[Sink]:
-    """A sink that listens, on a free port unless one is given, until the block ends."""
+def sink(bound: socket.socket | None = None, behaviour: str = "ok") -> Iterator[Sink]:
+    """A sink that listens, on a free port unless a socket has one already, until the block ends."""
     made, started = Sink(behaviour=behaviour), threading.Event()
     stop: list[Callable[[], object]] = []
 
@@ -94,7 +95,8 @@ def sink(port: int = 0, behaviour: str = "ok") -> Iterator[Sink]:
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         stop.append(lambda: loop.call_soon_threadsafe(ended.set))
-        server = await asyncio.start_server(made.handle, "127.0.0.1", port, limit=1 << 24)
+        listener = bound or socket.create_server(("127.0.0.1", 0))
+        server = await asyncio.start_server(made.handle, sock=listener, limit=1 << 24)
         made.port = server.sockets[0].getsockname()[1]
         started.set()
         await ended.wait()

@@ -102,7 +102,7 @@ class Connection:
     """One keep-alive connection: what would need another one raises."""
 
     def __init__(self, port: int) -> None:
-        self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         self._http.connect()
         self._http.auto_open = 0
 
@@ -154,7 +154,7 @@ def listening(log: Path, process: subprocess.Popen[bytes] | Forked | None = None
         found = re.search(r"http://127\.0\.0\.1:(\d+)", text)
         return int(found[1]) if found else None
 
-    return int(wait_for(port, f"the predictor listens ({log})", deadline=60) or 0)
+    return int(wait_for(port, f"the predictor listens ({log})", deadline=120) or 0)
 
 
 def grpc_listening(log: Path) -> int:

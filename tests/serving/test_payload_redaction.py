@@ -195,6 +195,7 @@ PARTS = st.tuples(TEXT, TEXT, TEXT, TEXT, TEXT)
 
 
 @given(st.lists(st.tuples(PARTS, st.none() | st.integers(0, 99)), max_size=5), st.data())
+@settings(deadline=None)
 def test_frames_survive_any_cut(exchanges: list[tuple[Any, int | None]], data: st.DataObject) -> None:
     stream = b"".join(encode("v1", parts, length, 1.5, 2.5) for parts, length in exchanges)
     decoder, found = Decoder(), []

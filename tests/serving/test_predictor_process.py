@@ -25,6 +25,7 @@ from tests.serving.predictor_rig import ROOT, V1_GOOD, Connection, grpc_listenin
 from tests.serving.rpc_messages import INFER, request
 from tests.waiting import wait_for
 
+PATIENT = "tests.serving.patient:main"
 RUNTIME = ROOT / "serving" / "manifests" / "servingruntime.yaml"
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -45,10 +46,12 @@ async def parent(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fork
     assert log.read_text(encoding="utf-8") == ""
 
 
-async def forked(parent: ForkServer, folder: Path, *options: str, log: str = "log") -> Worker:
+async def forked(
+    parent: ForkServer, folder: Path, *options: str, log: str = "log", call: str = "serving.predictor"
+) -> Worker:
     """A predictor of the model in `folder`, as the sandbox starts one."""
     argv = [f"--model_dir={folder / 'model'}", "--http_port=0", *options]
-    return await parent.run(Job("serving.predictor", argv, folder, folder / log, env={"HOST": "127.0.0.1"}))
+    return await parent.run(Job(call, argv, folder, folder / log, env={"HOST": "127.0.0.1"}))
 
 
 async def test_a_predictor_is_forked_from_what_the_runtime_preloads(parent: ForkServer, tmp_path: Path) -> None:
@@ -175,7 +178,7 @@ def read_until(connection: socket.socket, end: bytes = b"") -> bytes:
 
 async def test_a_predictor_that_leaves_answers_until_nobody_asks_any_more(parent: ForkServer, tmp_path: Path) -> None:
     write_model(tmp_path / "model")
-    worker = await forked(parent, tmp_path)
+    worker = await forked(parent, tmp_path, call=PATIENT)
     port = await asyncio.to_thread(listening, tmp_path / "log")
     statuses, ready = await asyncio.to_thread(ask_until_told_to_go, worker.pid, port)
     assert set(statuses) == {200}
@@ -206,7 +209,7 @@ def probe(port: int) -> int:
 
 async def test_a_second_signal_ends_a_predictor_that_drains(parent: ForkServer, tmp_path: Path) -> None:
     write_model(tmp_path / "model")
-    worker = await forked(parent, tmp_path, "--grace_period=600")
+    worker = await forked(parent, tmp_path, "--grace_period=600", call=PATIENT)
     port = await asyncio.to_thread(listening, tmp_path / "log")
     asking = asyncio.create_task(asyncio.to_thread(ask_until_refused, port))
     worker.kill()

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kanary.errors import DataError, InputError
@@ -50,6 +50,7 @@ VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | s
 
 
 @given(st.lists(VALUES, max_size=6), st.floats(-1e300, 1e300), st.floats(1e-300, 1e300))
+@settings(deadline=None)
 def test_whatever_is_sent_is_refused_or_becomes_finite(values: list[Any], mean: float, std: float) -> None:
     feature = NumericFeature("width", "number", mean=mean, std=std, fill=mean)
     try:
