@@ -28,9 +28,13 @@ numbers = itertools.count()
 
 @dataclass
 class Replay:
-    """One vector being replayed: what its templates stand for, and the versions seen of each object."""
+    """One vector being replayed: what its templates stand for, and the versions seen of each object.
+
+    Its watches last `patience` times as long as when it was recorded.
+    """
 
     client: httpx.Client
+    patience: int = 1
     known: dict[str, str] = field(default_factory=dict)
     versions: dict[str, list[str]] = field(default_factory=dict)
 
@@ -60,7 +64,10 @@ class Replay:
                 if "body" in call
                 else ""
             )
-        request = self.client.build_request(call["method"], self.fill(call["path"]), content=content, headers=headers)
+        path = re.sub(
+            r"(?<=timeoutSeconds=)\d+", lambda found: str(int(found[0]) * self.patience), self.fill(call["path"])
+        )
+        request = self.client.build_request(call["method"], path, content=content, headers=headers)
         if call.get("noauth"):
             del request.headers["authorization"]
         if "Content-Type" not in headers:
@@ -232,7 +239,7 @@ def watch(vector: Body, replay: Replay) -> list[str]:
 
     def follow() -> None:
         request = replay.request(vector["request"])
-        request.extensions = {"timeout": {"connect": 5, "read": 100, "write": 5, "pool": 5}}
+        request.extensions = {"timeout": {"connect": 60, "read": 100, "write": 60, "pool": 60}}
         response = replay.client.send(request, stream=True)
         headers.update(response.headers)
         opened.set()
@@ -241,7 +248,7 @@ def watch(vector: Body, replay: Replay) -> list[str]:
 
     thread = threading.Thread(target=follow)
     thread.start()
-    assert opened.wait(10)
+    assert opened.wait(60)
     for call in vector.get("during", ()):
         time.sleep(0.05)
         replay.send(call)
@@ -251,9 +258,9 @@ def watch(vector: Body, replay: Replay) -> list[str]:
     )
 
 
-def run(vector: Body, client: httpx.Client) -> list[str]:
+def run(vector: Body, client: httpx.Client, patience: int = 1) -> list[str]:
     """Replays one vector; the differences."""
-    replay = Replay(client)
+    replay = Replay(client, patience)
     if vector.get("namespace") == "fresh":
         replay.known["ns"] = f"v{os.getpid()}-{next(numbers)}"
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": replay.known["ns"]}}

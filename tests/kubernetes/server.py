@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import yaml
 
-START_SECONDS = 20.0
+START_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,40 @@ pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kube
 def runner(server: Server, cache: Path) -> Kubectl:
     """Runs `kubectl ARGUMENTS`; with check=True a failure fails the test."""
 
-    def run(arguments: str, stdin: str = "", *, check: bool = False, **more: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        arguments: str,
+        stdin: str = "",
+        *,
+        check: bool = False,
+        once_watching: Callable[[], object] | None = None,
+        **more: str,
+    ) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "KUBECONFIG": str(server.kubeconfig), "KUBECACHEDIR": str(cache), **more}
         command = ["kubectl", f"--cache-dir={cache}", *shlex.split(arguments)]
+        if once_watching is not None:
+            return watched(command, environment, once_watching)
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, env=environment, timeout=60)
         assert not check or done.returncode == 0, done.stderr
         return done
 
     return run
+
+
+def watched(
+    command: list[str], environment: dict[str, str], once_watching: Callable[[], object]
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command whose log says when its watch has begun, and then does the rest."""
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        log = ""
+        for line in process.stderr:
+            if "watch=true" in line and "watch=true" not in log:
+                once_watching()
+            log += line
+        return subprocess.CompletedProcess(command, process.wait(60), process.stdout.read(), log)
 
 
 @pytest.fixture(scope="module")
@@ -78,20 +105,13 @@ def replay(vector: Body, run: Kubectl, client: httpx.Client) -> subprocess.Compl
         )
     arguments = vector["command"].removeprefix("kubectl ")
     # The recorder did these while the command waited.
-    helpers = []
+    meanwhile = None
     if "--timeout=10s" in arguments:
-        helpers.append(
-            threading.Timer(0.3, client.patch, (f"{COLLECTION}/a/status",), {"json": READY, "headers": MERGE})
-        )
+        meanwhile = partial(client.patch, f"{COLLECTION}/a/status", json=READY, headers=MERGE)
     if " -w " in arguments:
         change = {"metadata": {"labels": {"w": "1"}}}
-        helpers.append(threading.Timer(0.5, client.patch, (f"{COLLECTION}/a",), {"json": change, "headers": MERGE}))
-    for helper in helpers:
-        helper.start()
-    done = run(f"-v=6 {arguments}", stdin)
-    for helper in helpers:
-        helper.join()
-    return done
+        meanwhile = partial(client.patch, f"{COLLECTION}/a", json=change, headers=MERGE)
+    return run(f"-v=6 {arguments}", stdin, once_watching=meanwhile)
 
 
 def normal(text: str) -> str:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-P", "-m", "sandbox.kubernetes", *arguments]
-    return subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120)
 
 
 def test_an_unknown_token_is_401_and_none_is_403(kube: Server) -> None:

@@ -50,7 +50,7 @@ def test_every_change_arrives_once_and_in_order_at_every_watcher(kube: Server) -
             for number in range(200):
                 put(client, "ordered", n=str(number))
             for reader in readers:
-                assert reader.result(20) == [str(number) for number in range(200)]
+                assert reader.result(120) == [str(number) for number in range(200)]
         client.delete(f"{CONFIGMAPS}/ordered")
 
 
