@@ -37,7 +37,7 @@ def url(kfp_home: Path) -> Iterator[str]:
         assert address.startswith("http://127.0.0.1:"), (kfp_home / "server.log").read_text()
         yield address
     server.send_signal(signal.SIGTERM)
-    assert server.wait(30) == 0
+    assert server.wait(60) == 0
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", int(address.rsplit(":", 1)[1]))) == errno.ECONNREFUSED
 
@@ -51,7 +51,7 @@ def client(url: str) -> Any:
 
 @pytest.fixture(scope="session")
 def http(url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{url}/apis/v2beta1", timeout=30) as connection:
+    with httpx.Client(base_url=f"{url}/apis/v2beta1", timeout=60) as connection:
         yield connection
 
 
@@ -72,7 +72,10 @@ def cli(url: str) -> Cli:
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Two steps, the second fed by the first, which fails while the file `blocker` exists; by the stock compiler."""
+    """Two steps, by the stock compiler: the second, fed by the first, fails while the file `blocker` exists.
+
+    The first does not end while there is a file of that name with ".first" behind it.
+    """
     from click.testing import CliRunner
     from kfp.cli.cli import cli as command
 

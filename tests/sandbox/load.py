@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import select
+import signal
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
+
+from tests.waiting import wait_for
 
 _CONNECTIONS = 32
 _AGAIN_S = 0.02
@@ -46,6 +51,26 @@ class Load:
         self._thread.join()
         if self._problem is not None:
             raise self._problem
+
+    def kill(self, pid: int) -> int:
+        """Kill -9 a process; how many requests were in flight until it was gone, at most.
+
+        They are those that it had, or that its sockets still took: these are closed when its last thread has ended,
+        which on a busy machine is a while after the signal.
+        """
+        in_flight = [self.in_flight]
+        descriptor = os.pidfd_open(pid)
+
+        def is_gone() -> bool:
+            in_flight.append(self.in_flight)
+            return bool(select.select([descriptor], [], [], 0)[0])
+
+        try:
+            os.kill(pid, signal.SIGKILL)
+            wait_for(is_gone, "its end", every=0.001)
+        finally:
+            os.close(descriptor)
+        return max(in_flight)
 
     @property
     def failures(self) -> int:

@@ -13,7 +13,7 @@ import httpx
 
 from tests.waiting import wait_for
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 # kfp reads types from live annotations, so it cannot read them in this file.
 TWO_STEPS = """
@@ -23,12 +23,15 @@ IMAGE = "localhost/kanary/pipeline:0.1.0"
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def first(text: str, ticks: int, out: dsl.Output[dsl.Dataset], scores: dsl.Output[dsl.Metrics]) -> int:
+def first(text: str, ticks: int, blocker: str, out: dsl.Output[dsl.Dataset], scores: dsl.Output[dsl.Metrics]) -> int:
+    import os
     import time
 
     for tick in range(ticks):
         print(f"tick {tick} {text}", flush=True)
         time.sleep(0.1)
+    while blocker and os.path.exists(blocker + ".first"):
+        time.sleep(0.05)
     with open(out.path, "w", encoding="utf-8") as written:
         written.write(text)
     scores.log_metric("length", len(text))
@@ -47,7 +50,7 @@ def second(length: int, data: dsl.Input[dsl.Dataset], blocker: str) -> str:
 
 @dsl.pipeline(name="two-steps")
 def two_steps(text: str, ticks: int = 0, blocker: str = ""):
-    one = first(text=text, ticks=ticks).set_caching_options(False)
+    one = first(text=text, ticks=ticks, blocker=blocker).set_caching_options(False)
     second(length=one.outputs["Output"], data=one.outputs["out"], blocker=blocker).set_caching_options(False)
 """
 

@@ -80,7 +80,7 @@ def test_the_installed_kfp_command_submits_with_only_the_endpoint_set(url: str, 
     command = Path(sys.executable).with_name("kfp")
     argv = [str(command), "run", "create", "-e", "by-command", "-f", package, "--watch", "text=x"]
     environment = {**os.environ, "KFP_ENDPOINT": url}
-    done = subprocess.run(argv, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=90)
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=180)
     assert done.returncode == 0, done.stderr
     assert "Run is finished with state SUCCEEDED" in done.stdout
 
@@ -100,7 +100,7 @@ def test_cli_runs_an_uploaded_pipeline_version(cli: Cli, package: str, http: htt
 
 def test_client_compiles_submits_and_waits(client: Any, package: str) -> None:
     result = client.create_run_from_pipeline_package(package, arguments={"text": "q"}, experiment_name="waited")
-    finished = client.wait_for_run_completion(result.run_id, timeout=60, sleep_duration=0.1)
+    finished = client.wait_for_run_completion(result.run_id, timeout=120, sleep_duration=0.1)
     assert finished.state == "SUCCEEDED"
     assert finished.finished_at > finished.created_at
     assert [status.state for status in finished.state_history] == ["PENDING", "RUNNING", "SUCCEEDED"]

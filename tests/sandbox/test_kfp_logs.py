@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -15,15 +16,18 @@ pytestmark = pytest.mark.sandbox
 
 
 def test_a_followed_log_streams_while_the_step_runs_and_ends_with_it(
-    http: httpx.Client, submit: Callable[..., str]
+    http: httpx.Client, submit: Callable[..., str], tmp_path: Path
 ) -> None:
-    run_id = submit(ticks=8)
+    held = tmp_path / "blocker.first"
+    held.touch()
+    run_id = submit(ticks=8, blocker=str(tmp_path / "blocker"))
     details = wait_for(lambda: get(http, f"/runs/{run_id}").get("run_details", {}), "tasks")
     node = next(task["pod_name"] for task in details["task_details"] if task["display_name"] == "first")
     with http.stream("GET", log_url(http, run_id, node), params={"follow": "true"}) as stream:
         lines = stream.iter_lines()
         seen = next(line for line in lines if line.startswith("tick 0"))
         assert get(http, f"/runs/{run_id}")["state"] == "RUNNING", "the first line came before the step ended"
+        held.unlink()
         rest = list(lines)
     assert [seen, *rest][:8] == [f"tick {tick} ab" for tick in range(8)]
     assert final(http, run_id)["state"] == "SUCCEEDED"

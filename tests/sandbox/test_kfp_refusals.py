@@ -191,12 +191,12 @@ def test_bodies_are_bounded_declared_or_not(http: httpx.Client) -> None:
             yield b"x" * 1024 * 1024
 
     target = http.base_url.join("/apis/v2beta1/experiments")
-    with socket.create_connection((target.host, target.port or 80), 5) as raw:
+    with socket.create_connection((target.host, target.port or 80), 60) as raw:
         head = f"POST {target.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {10**12}\r\n\r\n"
         raw.sendall(head.encode())
         assert raw.recv(100).startswith(b"HTTP/1.1 413")
     # The server may hang up on us in mid-flow, which bounds the body as well.
-    with httpx.Client() as client, contextlib.suppress(httpx.WriteError, httpx.RemoteProtocolError):
+    with httpx.Client(timeout=60) as client, contextlib.suppress(httpx.WriteError, httpx.RemoteProtocolError):
         assert google_error(client.post(target, content=endless())) == (413, 8)
     assert get(http, "/healthz") == {"multi_user": False, "pipeline_store": "database"}
 

@@ -86,11 +86,11 @@ def test_client_runs_waits_terminates_and_files_runs(
     (version,) = client.list_pipeline_versions(pipeline.pipeline_id).pipeline_versions
     ids = {"pipeline_id": pipeline.pipeline_id, "version_id": version.pipeline_version_id}
     kept = client.run_pipeline(experiment, "of a version", params={"text": "a"}, **ids)
-    ended = client.wait_for_run_completion(kept.run_id, timeout=60, sleep_duration=0.1)
+    ended = client.wait_for_run_completion(kept.run_id, timeout=120, sleep_duration=0.1)
     assert (ended.state, ended.pipeline_version_reference.pipeline_id) == ("SUCCEEDED", pipeline.pipeline_id)
     by_package = client.create_run_from_pipeline_package(package, {"text": "b"}, experiment_id=experiment)
     final(http, by_package.run_id)
-    assert by_package.wait_for_run_completion(timeout=60).state == "SUCCEEDED"
+    assert by_package.wait_for_run_completion(timeout=120).state == "SUCCEEDED"
     slow = client.create_run_from_pipeline_func(
         pipeline_func, {"text": "c", "ticks": 600}, run_name="slow", experiment_id=experiment, enable_caching=False
     )
@@ -164,5 +164,5 @@ def test_client_keeps_a_namespace_and_asks_in_it(
 
 def test_client_asks_for_health(client: Any, http: httpx.Client) -> None:
     assert client.get_kfp_healthz().multi_user is False
-    version = httpx.get(http.base_url.join("/apis/v1beta1/healthz")).json()
+    version = httpx.get(http.base_url.join("/apis/v1beta1/healthz"), timeout=60).json()
     assert set(version) == {"multi_user", "tag_name", "commit_sha"}

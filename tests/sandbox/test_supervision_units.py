@@ -101,7 +101,7 @@ def test_marked_processes_are_found_wherever_they_hide_and_no_others(tmp_path: P
         assert {process.pid for process in marked(tmp_path, "a")} == {ours.pid}
         assert {process.pid for process in marked(tmp_path)} == {ours.pid, other_part.pid}
         assert kill_marked(tmp_path, "a")
-        assert ours.wait(5) == -signal.SIGKILL
+        assert ours.wait(60) == -signal.SIGKILL
         assert (other_part.poll(), other_home.poll()) == (None, None)
     finally:
         for process in (ours, other_part, other_home):

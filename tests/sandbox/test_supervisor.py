@@ -37,7 +37,7 @@ def start(home: Path, *words: str, folder: Path | None = None) -> subprocess.Pop
 
 
 def finish(process: subprocess.Popen[str], status: int = 0) -> str:
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=180)
     assert process.returncode == status, output
     return output
 
@@ -84,7 +84,7 @@ def part(home: Path, name: str = "kfp") -> dict[str, Any]:
 
 def is_answering(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/apis/v2beta1/healthz", timeout=2).status_code == 200
+        return httpx.get(f"{url}/apis/v2beta1/healthz", timeout=30).status_code == 200
     except httpx.HTTPError:
         return False
 
@@ -138,8 +138,8 @@ def test_two_homes_at_once_are_two_sandboxes_with_ports_of_their_own(home: Path,
         urls = [endpoints(folder)["kfp"]["url"] for folder in (home, other)]
         names = []
         for url, name in zip(urls, ("ours", "theirs"), strict=True):
-            httpx.post(f"{url}/apis/v2beta1/experiments", json={"display_name": name}).raise_for_status()
-            listed = httpx.get(f"{url}/apis/v2beta1/experiments").json()["experiments"]
+            httpx.post(f"{url}/apis/v2beta1/experiments", json={"display_name": name}, timeout=60).raise_for_status()
+            listed = httpx.get(f"{url}/apis/v2beta1/experiments", timeout=60).json()["experiments"]
             names.append([experiment["display_name"] for experiment in listed])
         assert names == [["Default", "ours"], ["Default", "theirs"]]
     finally:
@@ -150,12 +150,12 @@ def test_two_homes_at_once_are_two_sandboxes_with_ports_of_their_own(home: Path,
 def test_a_killed_part_is_started_again_on_its_port(home: Path) -> None:
     command(home, "up")
     url = endpoints(home)["kfp"]["url"]
-    experiment = httpx.post(f"{url}/apis/v2beta1/experiments", json={"display_name": "kept"}).json()
+    experiment = httpx.post(f"{url}/apis/v2beta1/experiments", json={"display_name": "kept"}, timeout=60).json()
     pid = part(home)["pid"]
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: is_answering(url) and part(home)["pid"] not in (None, pid), "the part's return")
     assert part(home)["restarts"] == 1
-    found = httpx.get(f"{url}/apis/v2beta1/experiments/{experiment['experiment_id']}")
+    found = httpx.get(f"{url}/apis/v2beta1/experiments/{experiment['experiment_id']}", timeout=60)
     assert found.json()["display_name"] == "kept"
 
 
@@ -324,7 +324,7 @@ def test_the_home_is_found_from_a_folder_below_it(tmp_path: Path) -> None:
     argv = [sys.executable, "-P", "-m", "sandbox", "info", "--json"]
     environment = {**os.environ, "PYTHONPATH": ROOT}
     environment.pop("KANARY_HOME", None)
-    shown = subprocess.run(argv, cwd=below, env=environment, capture_output=True, text=True, check=True, timeout=30)
+    shown = subprocess.run(argv, cwd=below, env=environment, capture_output=True, text=True, check=True, timeout=120)
     assert json.loads(shown.stdout)["home"] == str(home)
 
 

@@ -62,7 +62,7 @@ def submit(url: str, folder: Path) -> Submit:
             answer: dict[str, Any] = httpx.get(f"{url}/apis/v2beta1/runs/{run_id}", timeout=30).json()
             return answer if answer["state"] in ("SUCCEEDED", "FAILED", "CANCELED") else None
 
-        ended = wait_for(finished, "the training run ends", deadline=120)
+        ended = wait_for(finished, "the training run ends", deadline=250)
         assert ended is not None
         return {"run": ended} | {task["display_name"]: task for task in ended["run_details"]["task_details"]}
 
