@@ -54,7 +54,7 @@ def empty(live: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
 def deployed(empty: Service) -> Deploy:
     """The deploy step's logic: deployed(model, percent) gives the revision."""
 
-    def run(model: Model, percent: int = 0, *, timeout_s: float = 60.0, run_id: str = "") -> Deployed:
+    def run(model: Model, percent: int = 0, *, timeout_s: float = 180.0, run_id: str = "") -> Deployed:
         return deploy(model.path, model.uri, model.digest, Target(empty.name, NAMESPACE, percent, timeout_s, run_id))
 
     return run

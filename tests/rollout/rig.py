@@ -118,7 +118,7 @@ class Sandbox:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A `kanary` verb, until it has ended, well or not."""
         verb = self.kanary(*arguments)
-        return subprocess.run(verb, env=self.environment(), capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(verb, env=self.environment(), capture_output=True, text=True, timeout=240, check=False)
 
     def answer(self, *arguments: str) -> Any:
         """What a `kanary` verb prints with --json; fails where the verb fails."""
@@ -148,7 +148,7 @@ class Sandbox:
     def prometheus(self, query: str) -> list[tuple[dict[str, str], float]]:
         """Label sets and values of an instant query."""
         url = self.endpoints["prometheus"]["url"]
-        answer = httpx.get(f"{url}/api/v1/query", params={"query": query}, timeout=10, trust_env=False).json()
+        answer = httpx.get(f"{url}/api/v1/query", params={"query": query}, timeout=60, trust_env=False).json()
         assert answer["status"] == "success", answer
         return [(entry["metric"], float(entry["value"][1])) for entry in answer["data"]["result"]]
 
@@ -215,7 +215,7 @@ class Service:
         return Traffic(Plan(self.url, BODIES, rate=rate, seconds=seconds))
 
     def predict(self) -> httpx.Response:
-        return httpx.post(self.url, content=BODIES[0], timeout=10, trust_env=False)
+        return httpx.post(self.url, content=BODIES[0], timeout=60, trust_env=False)
 
     def deploying(self, model: Model, percent: int, timeout_s: float = 30.0) -> subprocess.Popen[str]:
         """The deploy step's own logic in a process of its own."""

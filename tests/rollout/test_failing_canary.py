@@ -5,6 +5,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ from tests.rollout.rig import NAMESPACE, Model, Service
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.sandbox
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deployments that give a failing revision two seconds, from when its failure is told."""
+    monkeypatch.setattr(rollout, "wait_ready", partial(rollout.wait_ready, patience=2.0))
 
 
 def altered(model: Model, folder: Path) -> Model:
@@ -34,6 +41,7 @@ def missing(model: Model, folder: Path) -> Model:
     return replace(model, uri=(folder / "nowhere").as_uri())
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     ("spoil", "reason"), [(altered, "model.safetensors"), (missing, "nowhere")], ids=["altered", "missing"]
 )
@@ -48,7 +56,7 @@ def test_a_canary_that_never_gets_ready_leaves_stable_everything(
     before = service.document()
     with service.traffic(rate=50) as traffic:
         with pytest.raises(KanaryError) as failed:
-            deployed(spoil(models.v2, tmp_path), 50, timeout_s=3)
+            deployed(spoil(models.v2, tmp_path), 50)
         summary = traffic.stop()
     # The model server's own last words, not just that it is not ready.
     assert reason in failed.value.message
@@ -75,7 +83,7 @@ def test_rollback_cleans_up_after_a_canary_whose_server_exits(service: Service, 
         with service.sandbox.api() as api:
             started = api.call(rollout.start_canary(manifest))
             with pytest.raises(KanaryError) as failed:
-                api.call(rollout.wait_ready(started, deadline=3))
+                api.call(rollout.wait_ready(started, deadline=180, patience=3))
             api.call(rollout.finish(started))
         assert "--no-such-option" in failed.value.message
         status = service.status()
@@ -126,11 +134,12 @@ def test_a_killed_canary_costs_stable_no_request_and_comes_back(
     assert service.status().split == {stable: 50, canary: 50}
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_operator_can_still_read_the_status_of_a_service_that_never_was_ready(
     empty: Service, deployed: Deploy, models: Models, tmp_path: Path
 ) -> None:
     with pytest.raises(KanaryError, match="nowhere"):
-        deployed(missing(models.v1, tmp_path), timeout_s=3)
+        deployed(missing(models.v1, tmp_path))
     found = empty.sandbox.answer("status", empty.name)
     assert found["split"] == {}
     assert "nowhere" in found["failure"]

@@ -90,6 +90,6 @@ async def test_the_monitor_promotes_what_serves_and_reads_its_servers_log(
         await sees(pilot, "✓ traffic is 00002 100 %", 90)
         await pilot.press("escape")
         await until(pilot, lambda: column(pilot, "revisions", "role") == ["stable"])
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while service.status().split != {canary: 100}:
         assert time.monotonic() < deadline

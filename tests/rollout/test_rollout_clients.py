@@ -39,7 +39,7 @@ def kubectl(live: Sandbox, tmp_path: Path) -> Kubectl:
             capture_output=True,
             text=True,
             env=environment(live, tmp_path),
-            timeout=60,
+            timeout=180,
             check=False,
         )
         assert done.returncode == 0, (arguments, done.stderr)
@@ -58,13 +58,18 @@ def test_kubectl_deploys_watches_and_moves_a_canary(
 ) -> None:
     name = empty.name
     assert "created" in kubectl("apply -f -", manifest(name, models.v1))
-    kubectl(f"wait --for=condition=Ready isvc/{name} --timeout=30s")
+    kubectl(f"wait --for=condition=Ready isvc/{name} --timeout=120s")
     first = empty.status().stable
     with (tmp_path / "watch").open("w") as lines:
         watch = subprocess.Popen(
             ["kubectl", "get", "isvc", name, "-w"], stdout=lines, env=environment(empty.sandbox, tmp_path)
         )
+
+    def watched() -> list[list[str]]:
+        return [line.split() for line in (tmp_path / "watch").read_text(encoding="utf-8").splitlines()]
+
     try:
+        wait_for(lambda: len(watched()) > 1, "the watch shows the first release")
         assert "configured" in kubectl("apply -f -", manifest(name, models.v2, 10))
         wait_for(lambda: empty.status().effective == 10, "the canary has its share")
         patched = kubectl(
@@ -72,9 +77,6 @@ def test_kubectl_deploys_watches_and_moves_a_canary(
         )
         assert "patched" in patched
         wait_for(lambda: empty.status().effective == 40, "the patch is in force")
-
-        def watched() -> list[list[str]]:
-            return [line.split() for line in (tmp_path / "watch").read_text(encoding="utf-8").splitlines()]
 
         # NAME URL READY PREV LATEST PREVROLLEDOUTREVISION LATESTREADYREVISION AGE
         wait_for(lambda: any(line[2:5] == ["True", "60", "40"] for line in watched()), "the watch shows 60 and 40")
@@ -103,7 +105,7 @@ def test_a_rollback_of_what_kubectl_deployed_takes_the_traffic_and_says_what_is_
     empty: Service, kubectl: Kubectl, models: Models
 ) -> None:
     kubectl("apply -f -", manifest(empty.name, models.v1))
-    kubectl(f"wait --for=condition=Ready isvc/{empty.name} --timeout=30s")
+    kubectl(f"wait --for=condition=Ready isvc/{empty.name} --timeout=120s")
     stable = empty.status().stable
     kubectl("apply -f -", manifest(empty.name, models.v2, 30))
     wait_for(lambda: empty.status().effective == 30, "the canary has its share")
@@ -157,7 +159,7 @@ def test_kserves_own_client_creates_patches_and_deletes(empty: Service, models: 
 
     client = kserve.KServeClient(config_file=str(empty.sandbox.kubeconfig))
     client.create(wanted(models.v1))
-    client.wait_isvc_ready(empty.name, namespace=NAMESPACE, timeout_seconds=30, polling_interval=1)
+    client.wait_isvc_ready(empty.name, namespace=NAMESPACE, timeout_seconds=120, polling_interval=1)
     first = client.get(empty.name, namespace=NAMESPACE)["status"]["components"]["predictor"]["latestRolledoutRevision"]
     client.patch(empty.name, wanted(models.v2, 20), namespace=NAMESPACE)
     wait_for(lambda: empty.status().effective == 20, "the canary has its share")

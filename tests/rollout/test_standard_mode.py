@@ -25,7 +25,7 @@ Run = Callable[..., Deployed]
 def standard(empty: Service) -> Run:
     """The deploy step's logic: standard(model, percent) gives the revision."""
 
-    def run(model: Model, percent: int = 0, *, timeout_s: float = 60.0, mode: str = "Standard") -> Deployed:
+    def run(model: Model, percent: int = 0, *, timeout_s: float = 180.0, mode: str = "Standard") -> Deployed:
         target = Target(empty.name, NAMESPACE, percent, timeout_s, f"run-of-{model.version}", mode)
         return deploy(model.path, model.uri, model.digest, target)
 

@@ -12,7 +12,7 @@ import pytest
 from tests.rollout.rig import NAMESPACE, Service
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.sandbox
+pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(900)]  # it trains three times
 EXAMPLE = Path(__file__).parents[2] / "examples" / "breast_cancer"
 
 
@@ -52,7 +52,7 @@ def train(service: Service, folder: Path, releases: Path, seed: int) -> dict[str
         run: dict[str, Any] = httpx.get(f"{url}/apis/v2beta1/runs/{run_id}", timeout=30, trust_env=False).json()
         return run if run["state"] in ("SUCCEEDED", "FAILED", "CANCELED") else {}
 
-    return wait_for(finished, "the training run ends", deadline=120)
+    return wait_for(finished, "the training run ends", deadline=250)
 
 
 def test_the_training_pipeline_takes_a_model_to_a_canary_and_rollback_takes_it_back(

@@ -30,7 +30,7 @@ def at_once(*acts: Callable[[], Any]) -> list[Any]:
     line = Barrier(len(acts))
 
     def one(act: Callable[[], Any]) -> Any:
-        line.wait(20)
+        line.wait(60)
         try:
             return act()
         except KanaryError as error:
@@ -84,7 +84,7 @@ def test_a_rollback_stops_a_deployment_that_is_under_way(service: Service, model
     deployment = service.deploying(never_ready, 50, timeout_s=60)
     wait_for(lambda: service.status().canary, "the deployment's canary is there")
     done = service.sandbox.answer("rollback", service.name, "--reason", "not today")
-    said, _ = deployment.communicate(timeout=20)
+    said, _ = deployment.communicate(timeout=60)
     assert deployment.returncode == 1
     who = service.state().denied[0].who
     assert f"Held: {who} started rollback" in said
