@@ -75,7 +75,7 @@ class LiveEngine:
         await engine.start()
         return store, engine
 
-    def call(self, work: Coroutine[Any, Any, T], timeout: float = 60) -> T:
+    def call(self, work: Coroutine[Any, Any, T], timeout: float = 120) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
 
     def submit(self, spec: dict[str, Any], platform_spec: dict[str, Any] | None = None, **parameters: Any) -> str:
@@ -108,7 +108,7 @@ class LiveEngine:
         run, tasks = self.call(read())
         return Outcome(run, {task.display_name: task for task in tasks}, paths(tasks), self.engine)
 
-    def until(self, run_id: str, holds: Callable[[Outcome], bool], timeout: float = 60) -> Outcome:
+    def until(self, run_id: str, holds: Callable[[Outcome], bool], timeout: float = 180) -> Outcome:
         """Wait until `holds` of the run; fails with the last states seen."""
         deadline = time.monotonic() + timeout
         while True:
@@ -118,7 +118,7 @@ class LiveEngine:
             assert time.monotonic() < deadline, f"still {outcome.run.state}: {outcome.states()}"
             time.sleep(0.01)
 
-    def finish(self, run_id: str, timeout: float = 60) -> Outcome:
+    def finish(self, run_id: str, timeout: float = 180) -> Outcome:
         return self.until(run_id, lambda outcome: outcome.run.finished_at is not None, timeout)
 
     def run(self, spec: dict[str, Any], platform_spec: dict[str, Any] | None = None, **parameters: Any) -> Outcome:
@@ -128,7 +128,7 @@ class LiveEngine:
         self.call(self.engine.stop())
         self.store.close()
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(5)
+        self.thread.join(60)
         self.loop.close()
 
 

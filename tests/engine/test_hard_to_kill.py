@@ -69,7 +69,8 @@ def test_a_killed_engine_is_followed_by_one_that_goes_on(compiled: Any, tmp_path
     with server(tmp_path) as (process, client):
         answer = client.post("/runs", json=body | {"runtime_config": {"parameters": given}})
         run_id = answer.json()["run_id"]
-        wait_for(lambda: (tmp_path / "wait.began").exists(), "the step runs", deadline=120)
+        began = tmp_path / "wait.began"
+        wait_for(lambda: began.exists() and began.read_text() == "x", "the step runs, and has said so", deadline=120)
         family = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         process.wait()

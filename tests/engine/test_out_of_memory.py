@@ -37,7 +37,7 @@ def small_room() -> Iterator[Path]:
         with contextlib.suppress(OSError):  # not every kernel counts swap
             (folder / name).write_text(str(limits[name]))
     yield folder
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while folder.exists():
         with contextlib.suppress(OSError):  # the last process is not quite gone
             folder.rmdir()
