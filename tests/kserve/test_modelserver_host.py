@@ -99,7 +99,7 @@ def killable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostPr
     running = HostProcess(tmp_path)
     yield running
     running.process.terminate()
-    assert running.process.wait(30) == 0, running.log()
+    assert running.process.wait(60) == 0, running.log()
     assert marked(tmp_path) == []
 
 
@@ -131,7 +131,7 @@ def spec(name: str = "m-predictor-00001", version: str = "one", **changes: Any) 
 
 def ask(port: int) -> dict[str, Any]:
     request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/models/m:predict", data=b'{"instances": [1]}')
-    with urllib.request.urlopen(request, timeout=5) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         found: dict[str, Any] = json.loads(response.read())
     return found
 
@@ -308,6 +308,7 @@ def test_the_end_of_an_orphan_whose_parent_is_lost_is_noticed_and_told_as_unknow
     parent = psutil.Process(before["pid"]).ppid()
     killable.kill()
     os.kill(parent, signal.SIGKILL)
+    wait_for(lambda: process_of(parent) is None, "its parent's end")
     killable.start()
     assert killable.ready()["pid"] == before["pid"]
     os.kill(before["pid"], signal.SIGTERM)
