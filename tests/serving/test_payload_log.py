@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -110,8 +111,11 @@ def sender(server: Server) -> psutil.Process:
     """The process that sends."""
 
     def found() -> psutil.Process | None:
-        children = psutil.Process(server.process.pid).children()
-        return next((child for child in children if "serving.predictor.payloads.sender" in child.cmdline()), None)
+        for child in psutil.Process(server.process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                if "serving.predictor.payloads.sender" in child.cmdline():
+                    return child
+        return None
 
     process = wait_for(found, "there is a sender")
     assert process is not None
