@@ -54,7 +54,7 @@ def nothing_is_left() -> Iterator[None]:
     yield
     del os.environ[MARK]
     try:
-        wait_for(lambda: not started_by(mark), "the processes that the tests started end", deadline=10)
+        wait_for(lambda: not started_by(mark), "the processes that the tests started end", deadline=60)
     except AssertionError:
         left = started_by(mark)
         for pid in left:

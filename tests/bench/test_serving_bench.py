@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -119,9 +120,9 @@ def test_failures_are_counted_by_reason_and_the_load_goes_on() -> None:
 
 
 def test_a_server_that_is_not_there_is_failed_requests_and_no_error() -> None:
-    with tiny(answer("200 OK")) as server:
-        url = server.url
-    load = put_load(Job(url, ["x"], 2, 0.3, warm_up=0.0))
+    with socket.socket() as bound:  # nobody listens there, and nobody else can
+        bound.bind(("127.0.0.1", 0))
+        load = put_load(Job(f"http://127.0.0.1:{bound.getsockname()[1]}/predict", ["x"], 2, 0.3, warm_up=0.0))
     assert load.answered == 0
     assert set(load.failed) == {"ConnectionRefusedError"}
 

@@ -82,7 +82,7 @@ def serving(fake: FakeKubernetes) -> Iterator[FakeKubernetes]:
     server = uvicorn.Server(made)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not server.started:
         assert time.monotonic() < deadline, "the fake API does not start"
         time.sleep(0.005)
@@ -90,7 +90,7 @@ def serving(fake: FakeKubernetes) -> Iterator[FakeKubernetes]:
         yield fake
     finally:
         fake.over = server.should_exit = True
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 

@@ -112,7 +112,7 @@ names = {{name.partition(".")[0] for name in set(sys.modules) - before}}
 print(sorted(names - set(sys.stdlib_module_names)), file=sys.stderr)
 """
     child = program("-c", script)
-    _, loaded = child.communicate(timeout=30)
+    _, loaded = child.communicate(timeout=120)
     assert loaded.strip() == "['kanary']"
 
 
@@ -184,7 +184,7 @@ def test_a_closed_pipe_is_no_error(fake: FakeKfp) -> None:
     os.close(reading)
     fake.runs = [run_json(RUN)]
     child = program("-m", "kanary", "runs", "--endpoint", fake.url, stdout=writing)
-    _, said = child.communicate(timeout=30)
+    _, said = child.communicate(timeout=120)
     assert (child.returncode, said) == (141, "")
     os.close(writing)
 
@@ -192,12 +192,12 @@ def test_a_closed_pipe_is_no_error(fake: FakeKfp) -> None:
 def test_interrupting_is_130_without_a_traceback(fake: FakeKfp) -> None:
     fake.runs = [run_json(RUN, state="RUNNING")]
     child = program("-m", "kanary", "run", RUN, "--watch", "--endpoint", fake.url)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while len(fake.asked) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=30)
+    _, said = child.communicate(timeout=120)
     assert (child.returncode, said) == (130, "")
 
 
@@ -206,7 +206,7 @@ def test_folders_named_like_ours_are_not_mistaken_for_us(tmp_path: Path) -> None
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('decoy')", encoding="utf-8")
     child = program("-m", "kanary", "info", "--json", cwd=tmp_path)
-    out, said = child.communicate(timeout=60)
+    out, said = child.communicate(timeout=120)
     assert child.returncode == 0, said
     document = json.loads(out)
     assert document["settings"]["home"] == {"value": str(tmp_path / ".kanary"), "source": "default"}
@@ -215,7 +215,7 @@ def test_folders_named_like_ours_are_not_mistaken_for_us(tmp_path: Path) -> None
 
 def test_the_monitor_needs_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     child = program("-m", "kanary", stdin=subprocess.DEVNULL)
-    _, said = child.communicate(timeout=30)
+    _, said = child.communicate(timeout=120)
     assert child.returncode == 2
     assert "needs a terminal" in said
 
@@ -304,7 +304,7 @@ def test_watching_prints_each_step_and_ends_with_the_runs_exit_code(fake: FakeKf
         task_json("train", "FAILED", error={"message": "CUDA out of memory"}, create_time="2026-11-21T07:00:00Z")
     ]
     fake.run(RUN)["state"] = "FAILED"
-    out, said = child.communicate(timeout=30)
+    out, said = child.communicate(timeout=120)
     assert (child.returncode, said) == (1, "")
     lines = out.splitlines()
     assert re.fullmatch(r"\d\d:\d\d:\d\d  train  FAILED  3\.5 s", lines[0])
@@ -330,7 +330,7 @@ def test_a_log_is_followed_to_the_tasks_end_whether_the_server_follows_or_not(fa
     fake.logs["pod-train"] += "epoch 2\nno newline at the end"
     assert child.stdout.readline() == "epoch 2\n"
     fake.run(RUN)["run_details"]["task_details"] = [task_json("train")]
-    out, said = child.communicate(timeout=30)
+    out, said = child.communicate(timeout=120)
     assert (child.returncode, out, said) == (0, "no newline at the end\n", "")
 
 
@@ -414,10 +414,10 @@ def test_a_log_can_be_followed_before_its_task_has_begun(fake: FakeKfp) -> None:
     fake.runs = [run_json(RUN, state="RUNNING", tasks=[task_json("train", "PENDING")])]
     fake.logs["pod-train"] = "begun\n"
     child = program("-m", "kanary", "run", RUN, "--log", "train", "-f", "--endpoint", fake.url)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while len(fake.asked) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     fake.run(RUN)["run_details"]["task_details"] = [task_json("train", "SUCCEEDED")]
-    out, said = child.communicate(timeout=30)
+    out, said = child.communicate(timeout=120)
     assert (child.returncode, out, said) == (0, "begun\n", "")

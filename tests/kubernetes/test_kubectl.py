@@ -243,7 +243,7 @@ def test_a_watch_shows_changes_as_they_come(kubectl: Kubectl, kube: Server, name
             wait_for(lambda: "http://a.example.com   True" in shown.read_text(encoding="utf-8"), "the changed row")
         finally:
             watching.terminate()
-            watching.wait(10)
+            watching.wait(60)
 
 
 def test_logs_of_a_pod_come_from_the_file_it_names(kubectl: Kubectl, kube: Server, namespace: str) -> None:

@@ -36,7 +36,7 @@ def test_folders_that_share_something_and_modules_stay_in_one_worker(tmp_path: P
     command = [sys.executable, "-m", "pytest", *options[1].split(), "-n", "2", "--import-mode=importlib", "-v"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=120
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=250
     )
     ran = re.findall(r"\[(gw\d)\] .*PASSED (\S+?)::", done.stdout)
     assert sorted(path for _, path in ran) == sorted(4 * modules), done.stdout

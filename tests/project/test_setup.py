@@ -187,7 +187,7 @@ def test_a_second_set_up_waits_for_the_first(environment: Environment) -> None:
         assert second.stdout is not None
         assert "another set-up" in second.stdout.readline()
         ready(environment, {"train"})
-    assert second.communicate(timeout=20)[0] == ""
+    assert second.communicate(timeout=120)[0] == ""
     assert second.returncode == 0
 
 

@@ -236,7 +236,7 @@ class FakePrometheus:
         self.held.set()
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
-            self._thread.join(20)
+            self._thread.join(60)
             assert not self._thread.is_alive()
             self._server = self._thread = None
 
