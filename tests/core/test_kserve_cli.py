@@ -103,7 +103,7 @@ def deployed(api: Kubernetes, namespace: str, number: int, percent: int = 0) -> 
     document = manifest(number)
     document["metadata"]["namespace"] = namespace
     started = api.call(deploy.start_canary(document, run_id=f"run{number}"))
-    api.call(deploy.wait_ready(started, deadline=30.0))
+    api.call(deploy.wait_ready(started, deadline=120.0))
     if percent:
         api.call(steer.set_traffic("m", namespace, percent, token=started.token))
     api.call(deploy.finish(started))
@@ -162,7 +162,7 @@ def test_two_rollbacks_at_once_are_one(api: Kubernetes, namespace: str, kubeconf
 
     def act() -> None:
         with Kubernetes(from_files([kubeconfig])) as own:
-            outcomes.append(own.call(rollback.rollback("m", namespace, deadline=30.0)).outcome)
+            outcomes.append(own.call(rollback.rollback("m", namespace, deadline=120.0)).outcome)
 
     threads = [threading.Thread(target=act) for _ in range(3)]
     for thread in threads:
