@@ -217,7 +217,7 @@ class Namespace:
 
     def servers(self) -> dict[str, Document]:
         """Its model servers by revision."""
-        found = servers(self.sandbox.home)
+        found = servers(self.sandbox.home, DEADLINE_S)
         return {one["id"].partition("/")[2]: one for one in found if one["id"].startswith(f"{self.name}/")}
 
     def revisions_in_access_log(self) -> set[str]:

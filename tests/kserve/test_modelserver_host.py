@@ -81,7 +81,7 @@ class HostProcess:
     def _listed(self) -> list[dict[str, Any]]:
         def listed() -> list[list[dict[str, Any]]]:
             with contextlib.suppress(HostUnreachable):
-                return [servers(self.home)]
+                return [servers(self.home, 60.0)]
             return []
 
         return wait_for(listed, "the host answers")[0]

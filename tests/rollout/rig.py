@@ -128,7 +128,7 @@ class Sandbox:
 
     def server(self, revision: str) -> Document:
         """A revision's model server, as the host tells of it: pid, state, ready, restarts."""
-        return next(one for one in servers(self.home) if one["id"] == f"{NAMESPACE}/{revision}")
+        return next(one for one in servers(self.home, 60.0) if one["id"] == f"{NAMESPACE}/{revision}")
 
     def access_log(self, service: str = "") -> list[Document]:
         """The gateway's requests so far, of one service or all; the newest quarter of a second may be missing.

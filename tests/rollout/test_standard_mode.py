@@ -47,7 +47,7 @@ def answered(service: Service, count: int = 60) -> Counter[str]:
 
 def process(service: Service, deployment: str) -> int:
     """The process of a Deployment's server."""
-    found = [one for one in servers(service.sandbox.home) if one["id"].startswith(f"{NAMESPACE}/{deployment}-")]
+    found = [one for one in servers(service.sandbox.home, 60.0) if one["id"].startswith(f"{NAMESPACE}/{deployment}-")]
     return int(found[0]["pid"])
 
 

@@ -145,7 +145,7 @@ def test_on_a_full_disk_traffic_goes_on_and_changes_are_refused_until_there_is_r
             wait_for(lambda: sum(load.answered.values()) > seen + 100, "requests without them")
             disk.free()
             wait_for(lambda: {part(home, name)["state"] for name in PARTS} == {"healthy"}, "all is healthy", 60)
-            wait_for(lambda: answers(client, "late"), "changes are taken again", 30)
+            wait_for(lambda: answers(client, "late"), "changes are taken again")
             assert client.get(f"{_SERVICES}/m").json()["metadata"]["uid"] == stored
             patch = {"spec": {"predictor": {"model": {"storageUri": str(two)}}}}
             merge = {"content-type": "application/merge-patch+json"}
