@@ -256,7 +256,8 @@ async def test_a_recording_shows_what_the_live_monitor_shows(
         await until(pilot, loaded(pilot))
         await pilot.press("3")
         await sees(pilot, "last 24 h")
-        await until(pilot, lambda: app.hub.alerts.value is not None and app.hub.rights.value is not None)
+        others = (ALERTS, RIGHTS, EVENTS)
+        await until(pilot, lambda: all(app.hub.snapshot(one).value is not None for one in others))
         await pilot.press("2")
         await sees(pilot, "48 ms")
         # From here on nothing new comes: what is recorded is what the pictures show.
