@@ -20,7 +20,7 @@ from kanary.kfp_types import Run
 from kanary.snapshot import Snapshot, back_off, failed, poll, succeeded
 from tests.core.fake_kfp import FakeKfp, run_json, serving, task_json
 from tests.tui import rig
-from tests.tui.rig import SIZE, column, loaded, picture, table, text, until
+from tests.tui.rig import SIZE, column, loaded, picture, sees, table, text, until
 from tui.actions import ACTIONS, PLACES
 from tui.app import Monitor
 from tui.header import Header, Place, age_words, where_line
@@ -73,12 +73,12 @@ async def test_runs_are_listed_newest_first_with_server_and_age(make: Callable[.
     async with make(namespace="team-a", readonly="true").run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, loaded(pilot))
         assert column(pilot) == ["live run", "broken run"]
+        await sees(pilot, "kfp now")
         shown = picture(pilot)
         head = shown.splitlines()[0]
         assert "127.0.0" in head
         assert "ns team-a" in head
         assert "READ-ONLY" in head
-        assert "kfp now" in head
         assert "▶ RUNNING" in shown
         assert "✗ FAILED" in shown
         assert "1/2" in shown
