@@ -178,10 +178,14 @@ class Host:
 
     async def _fetch(self, uri: str) -> Path:
         self._fetching += 1
+        fetching = asyncio.ensure_future(asyncio.to_thread(storage.fetch, uri, self.home))
         try:
-            return await asyncio.to_thread(storage.fetch, uri, self.home)
-        finally:
-            self._fetching -= 1
+            return await asyncio.shield(fetching)
+        finally:  # its thread goes on though nobody waits for it any more; who does has noted the model by then
+            fetching.add_done_callback(self._fetched)
+
+    def _fetched(self, _: asyncio.Future[Path]) -> None:
+        self._fetching -= 1
 
     def _discard_models(self) -> None:
         """Delete models that no server has; not while one is fetched, then the next time does it."""

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -231,6 +233,41 @@ async def test_the_end_of_a_server_is_told_though_something_cannot_be_cleared_aw
     async with asyncio.timeout(60):
         while (news := await told.get()) != (server.id, None):
             assert news[0] == server.id
+
+
+async def test_a_model_that_is_still_fetched_for_a_removed_server_is_never_a_part_of_one(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("first", "second"):
+        (source / name).write_text(name, encoding="utf-8")
+    under_way, go_on, over = threading.Event(), threading.Event(), threading.Event()
+    copy, fetch = shutil.copy2, storage.fetch
+
+    def slow(one: Path, place: Path) -> None:
+        copy(one, place)
+        under_way.set()
+        go_on.wait(60)
+
+    def noticed(uri: str, home: Path) -> Path:
+        try:
+            return fetch(uri, home)
+        finally:
+            over.set()
+
+    monkeypatch.setattr(shutil, "copy2", slow)
+    monkeypatch.setattr(storage, "fetch", noticed)
+    gone = asyncio.Event()
+    host.listen(lambda name, status: gone.set() if status is None else None)
+    host.put(spec(storage_uri=str(source)))
+    await asyncio.to_thread(under_way.wait, 60)
+    host.remove("ns/m-predictor-00001")
+    async with asyncio.timeout(60):
+        await gone.wait()
+    go_on.set()
+    await asyncio.to_thread(over.wait, 60)
+    assert {path.name for path in fetch(str(source), tmp_path).iterdir()} == {"first", "second"}
 
 
 async def test_a_model_that_is_not_there_is_told_and_fetched_once_it_is(host: Host, tmp_path: Path) -> None:
