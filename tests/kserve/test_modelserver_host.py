@@ -183,6 +183,18 @@ async def test_a_program_that_is_not_there_is_a_failure_that_names_it(host: Host
     assert "/no/such/program" in status.failure.message
 
 
+async def test_a_server_that_no_process_can_be_made_of_says_so_and_can_be_removed(host: Host) -> None:
+    gone = asyncio.Event()
+    host.listen(lambda name, status: gone.set() if status is None else None)
+    host.put(spec(env={"A=B": "c"}))
+    status = await until(host, "ns/m-predictor-00001", lambda status: status.failure is not None)
+    assert status.failure is not None
+    assert (status.failure.exit_code, "environment variable" in status.failure.message) == (127, True)
+    host.remove(status.id)
+    async with asyncio.timeout(60):
+        await gone.wait()
+
+
 async def test_scaled_to_zero_and_up_again_it_keeps_port_and_model(host: Host, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
