@@ -6,6 +6,7 @@ in memory and before any watcher hears of it. Bodies are stored without apiVersi
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -181,14 +182,15 @@ class Store:
         self.version = change.version
         self._remember(change.resource, after, gone=change.type == "DELETED")
         self._changes.append(change)
-        if len(self._changes) > self._keep[0] * 1.2:
-            self.compact()
         for listener in self.listeners:
             listener(change)
         # What is past is in the log for minutes, and is asked for by few.
         for past in (change.before, after if change.type == "DELETED" else None):
             if past is not None:
                 past.fold()
+        if len(self._changes) > self._keep[0] * 1.2:
+            with contextlib.suppress(StorageFailed):  # the change itself is stored and told; the next one tries again
+                self.compact()
 
     def _transaction(self) -> _Transaction:
         return _Transaction(self._database)
