@@ -103,7 +103,7 @@ class Scaler:
                 self._watched[name] = seconds(window) or self.scaling.window_s
                 await self._attend(name, servers.get(revision.name), ports, asleep)
         for gone in known:
-            self._forget(gone)
+            self._let_go(gone, servers.get(gone.revision))
         return Rest(ports, asleep)
 
     def close(self) -> None:
@@ -135,6 +135,14 @@ class Scaler:
         self._counted.pop(key, None)
         self._woken.add(key)
         self._look_at((key.namespace, key.service))
+
+    def _let_go(self, key: RevisionKey, server: Server | None) -> None:
+        """Hold no more requests for that revision; those that wait for its server still get there."""
+        if server is not None and server.ready:
+            self._activator.open(key, server.port)
+        elif server is not None and server.running and self._activator.holds(key):
+            return  # once it answers, or ends, its service is looked at again
+        self._forget(key)
 
     def _forget(self, key: RevisionKey) -> None:
         for known in (self._watched, self._counted, self._falling_asleep):
