@@ -72,6 +72,8 @@ class Scaler:
         self._counted: dict[RevisionKey, tuple[int, float]] = {}
         self._falling_asleep: dict[RevisionKey, float] = {}
         self._woken: set[RevisionKey] = set()
+        # Servers that are told to end, of whose end nothing was heard yet: that they are ready is old news.
+        self._ending: set[RevisionKey] = set()
 
     async def run(self) -> None:
         """Until cancelled: have what nobody asks for fall asleep."""
@@ -117,9 +119,12 @@ class Scaler:
         if not running:
             self._falling_asleep.pop(key, None)
             self._counted.pop(key, None)
+            self._ending.discard(key)
         since = self._falling_asleep.get(key)
         if since is not None:
             asleep[key.revision] = time.monotonic() - since >= _DRAIN_S
+            if asleep[key.revision]:
+                self._ending.add(key)
         elif not running and key not in self._woken:
             asleep[key.revision] = True
         elif server is not None and server.ready:
@@ -131,7 +136,8 @@ class Scaler:
             ports[key.revision] = await self._activator.listen(key)
 
     def _wake(self, key: RevisionKey) -> None:
-        self._falling_asleep.pop(key, None)
+        if key not in self._ending:  # else it ends first, and is started again
+            self._falling_asleep.pop(key, None)
         self._counted.pop(key, None)
         self._woken.add(key)
         self._look_at((key.namespace, key.service))
@@ -148,4 +154,5 @@ class Scaler:
         for known in (self._watched, self._counted, self._falling_asleep):
             known.pop(key, None)
         self._woken.discard(key)
+        self._ending.discard(key)
         self._activator.forget(key)

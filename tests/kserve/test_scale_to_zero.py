@@ -16,7 +16,7 @@ from sandbox.kserve import scaler
 from sandbox.kserve.activator import MOST, Activator
 from sandbox.kserve.knative import Knative, Revision, Server, Target, Template
 from sandbox.kserve.router import Router
-from sandbox.kserve.scaler import Scaler, Scaling, may_rest
+from sandbox.kserve.scaler import Rest, Scaler, Scaling, may_rest
 from sandbox.prometheus.config import targets_file
 from tests.kserve.rig import DEADLINE_S, Namespace, component, ready, wait
 
@@ -113,6 +113,44 @@ async def test_who_waits_is_served_though_servers_may_rest_no_longer_and_turned_
                     await reader.readexactly(1)
         writer.close()
     finally:
+        scaling.close()
+        listener.close()
+
+
+async def test_who_comes_while_the_server_is_told_to_end_waits_for_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scaler, "_LOOK_S", 0.01)
+    monkeypatch.setattr(scaler, "_DRAIN_S", 0.0)
+    looked: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+    scaling = Scaler(cast(Router, Silent()), looked.put_nowait)
+    scaling.scaling = Scaling(to_zero=True, window_s=0.0)
+    listener, server = await upper()
+    watching = asyncio.create_task(scaling.run())
+
+    async def attend(state: str) -> Rest:
+        told = replace(server, state=state, ready=state == "ready")
+        return await scaling.attend(("ns", "m"), components(), {KEY.revision: told})
+
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            assert await attend("ready") == Rest()
+            await looked.get()  # nobody has asked for it
+            watching.cancel()
+            ends = await attend("ready")
+            assert ends.asleep == {KEY.revision: True}
+            reader, writer = await asyncio.open_connection("127.0.0.1", ends.ports[KEY.revision])
+            writer.write(b"held\n")
+            while not scaling._woken:
+                await asyncio.sleep(0)
+            assert await attend("ready") == ends  # the news that it ends is still to come
+            assert await attend("stopping") == Rest(ends.ports)
+            assert await attend("starting") == Rest(ends.ports)
+            assert await attend("ready") == Rest()
+            assert await reader.read() == b"HELD\n"
+        writer.close()
+    finally:
+        watching.cancel()
         scaling.close()
         listener.close()
 
