@@ -92,13 +92,16 @@ class Environments:
             await self._cool_down()
 
     async def _remove(self, key: str) -> None:
-        known = self._known.get(key)
-        if known is not None and known.users:
+        known = self._known.setdefault(key, _Environment(self.folder / key))
+        if known.users:
             return
-        self._known.pop(key, None)
-        if known is not None and known.parent is not None:
-            await known.parent.stop()
-        await asyncio.to_thread(shutil.rmtree, self.folder / key, True)
+        async with known.lock:  # who asks for it meanwhile waits, and then makes it anew
+            parent, known.parent = known.parent, None
+            if parent is not None:
+                await parent.stop()
+            await asyncio.to_thread(shutil.rmtree, known.folder, True)
+        if not known.users:
+            self._known.pop(key, None)
 
     async def _cool_down(self) -> None:
         """End the parents that were not used for longest."""
