@@ -257,6 +257,8 @@ class Supervisor:
 
     async def _stop_all(self) -> None:
         """Ends the parts, those that depend on others first, then whatever they have left behind."""
+        self._announced = False  # an `up` that comes meanwhile waits for the end, and then starts it again
+        self._save()
         waiting = dict(self._running)
         while waiting:
             needed = {name for part in waiting for name in self._parts[part].depends_on}
