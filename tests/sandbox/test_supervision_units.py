@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,6 +178,29 @@ def test_down_ends_the_sandbox_that_it_found_and_none_that_comes_after_it(
         for process in (first, second):
             process.kill()
             process.wait()
+
+
+async def test_logs_that_are_deleted_while_they_are_turned_over_end_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, turned = Home(tmp_path), []
+    make_home(home)
+    (home.logs / "servers").mkdir()
+    (home.logs / "servers" / "ns.m.log").touch()
+
+    def turn(path: Path) -> None:
+        turned.append(path.name)
+        shutil.rmtree(home.logs / "servers", ignore_errors=True)
+        home.log("kfp").touch()
+
+    monkeypatch.setattr(supervisor, "_ROTATE_EVERY_S", 0.01)
+    monkeypatch.setattr(supervisor, "rotate", turn)
+    turning = asyncio.create_task(Supervisor(home, (), lambda message: None)._rotate())
+    async with asyncio.timeout(60):
+        while "kfp.log" not in turned and not turning.done():
+            await asyncio.sleep(0.01)
+    assert not turning.done()
+    turning.cancel()
 
 
 def test_logs_are_bounded_and_readers_follow_them_through_rotation(tmp_path: Path) -> None:
