@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import importlib.util
+import os
 import re
 import shutil
 import sys
@@ -151,9 +152,10 @@ def outdated(folder: Path, used: Collection[str], now: float) -> list[str]:
 
 def _bytes(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            total += path.lstat().st_blocks * 512
+    for place, folders, files in os.walk(folder):  # which passes by what goes meanwhile; rglob does not
+        for name in (*folders, *files):
+            with contextlib.suppress(OSError):
+                total += Path(place, name).lstat().st_blocks * 512
     return total
 
 

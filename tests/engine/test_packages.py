@@ -93,6 +93,24 @@ def test_beyond_the_room_for_all_the_oldest_environments_go(tmp_path: Path, monk
     assert packages.outdated(tmp_path / "nowhere", set(), now=0.0) == []
 
 
+def test_what_is_being_made_beside_may_change_while_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, used = environment(tmp_path, "old", 31), environment(tmp_path, "used", 1)
+    for name in ("one", "another"):
+        (tmp_path / used / name).mkdir()
+        (tmp_path / used / name / "module.py").touch()
+    look = Path.lstat
+
+    def goes(path: Path) -> os.stat_result:
+        if path.parent.name in ("one", "another"):
+            shutil.rmtree(path.parent.with_name("one" if path.parent.name == "another" else "another"), True)
+        return look(path)
+
+    monkeypatch.setattr(Path, "lstat", goes)
+    assert packages.outdated(tmp_path, {used}, now=100 * 86_400) == [old]
+
+
 async def test_an_environment_that_is_asked_for_while_it_goes_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
