@@ -23,7 +23,7 @@ from sandbox.errors import InvalidSpec
 from sandbox.modelserver import api, storage
 from sandbox.modelserver.client import Client, HostUnreachable, servers
 from sandbox.modelserver.host import Host
-from sandbox.modelserver.spec import BACKING_OFF, READY, STOPPED, Spec, Status, spec_from
+from sandbox.modelserver.spec import BACKING_OFF, READY, STOPPED, STOPPING, Spec, Status, spec_from
 from sandbox.modelserver.wire import address
 from sandbox.processes import marked, process_of
 from tests.waiting import wait_for
@@ -228,6 +228,21 @@ async def test_removing_the_last_server_of_a_model_deletes_its_copy(host: Host, 
             await asyncio.sleep(0.01)
     assert source.exists()
     assert host.statuses() == []
+
+
+async def test_the_end_of_a_server_that_was_stopping_already_is_told_once_it_has_ended(host: Host) -> None:
+    gone = asyncio.Event()
+    host.listen(lambda name, status: gone.set() if status is None else None)
+    stubborn = "trap '' TERM; while true; do sleep 0.05; done"
+    wanted = spec(command=("/bin/sh", "-c", stubborn), args=(), grace_s=0.5)
+    host.put(wanted)
+    running = await until(host, wanted.id, lambda status: status.pid > 0)
+    host.put(spec_from({**vars(wanted), "running": False}))
+    await until(host, wanted.id, lambda status: status.state == STOPPING)
+    host.remove(wanted.id)
+    async with asyncio.timeout(60):
+        await gone.wait()
+    assert process_of(running.pid) is None
 
 
 async def test_the_end_of_a_server_is_told_though_something_cannot_be_cleared_away_behind_it(
