@@ -435,6 +435,21 @@ async def test_a_watcher_that_never_reads_is_cut_off_and_others_are_not(
     server.close()
 
 
+async def test_where_a_line_is_cut_the_connection_has_ended(tmp_path: Path) -> None:
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = json.loads(await reader.readline())
+        writer.write((b'{"synced":true}\n' if asked["op"] == "watch" else b"") + b'{"server":{"id')
+        writer.close()
+
+    with address(tmp_path) as path:
+        server = await asyncio.start_unix_server(cut, path)
+    client = Client(tmp_path)
+    assert [told async for told in client.watch()] == [("", None)]
+    with pytest.raises(HostUnreachable):
+        await client.remove("ns/m")
+    server.close()
+
+
 async def test_a_server_that_fails_its_liveness_probe_is_started_again(host: Host) -> None:
     liveness = {"httpGet": {"path": "/live", "port": 8080}, "periodSeconds": 0.05, "failureThreshold": 2}
     host.put(spec(version="zombie", preload=_PRELOAD, liveness=liveness))
