@@ -226,7 +226,10 @@ class _Transaction:
         self._database = database
 
     def __enter__(self) -> sqlite3.Connection:
-        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise StorageFailed(f"the change was not stored: {error}", "Does another program hold the file?") from error
         return self._database
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:

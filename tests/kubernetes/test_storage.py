@@ -142,6 +142,18 @@ def test_a_full_disk_changes_nothing(store: Store) -> None:
     assert store.put("things", "n", "a", thing("a", spec=2)).version == version + 1
 
 
+def test_a_database_that_somebody_else_holds_refuses_a_change_and_changes_nothing(store: Store, path: Path) -> None:
+    store._database.execute("PRAGMA busy_timeout = 0")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StorageFailed, match="locked"):
+        store.put("things", "n", "a", thing("a"))
+    other.close()
+    assert names(store) == []
+    store.put("things", "n", "a", thing("a"))
+    assert names(store) == ["a"]
+
+
 def test_the_database_is_its_owners_alone(store: Store, path: Path) -> None:
     assert path.stat().st_mode & 0o077 == 0
 
