@@ -6,6 +6,7 @@ At most one request is under way a source. Ends only when it is cancelled.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -87,7 +88,6 @@ async def poll(
 
 async def sleep(wake: asyncio.Event, seconds: float) -> None:
     """Waits so long, or until `wake` is set."""
-    try:
-        await asyncio.wait_for(wake.wait(), seconds)
-    except TimeoutError:
-        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):  # wait_for loses a cancellation that comes with the wake (Python 3.11)
+            await wake.wait()

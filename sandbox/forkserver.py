@@ -97,7 +97,7 @@ class Worker:
 
     def kill(self, sig: signal.Signals = signal.SIGTERM) -> None:
         """Signal the worker and everything it started; nothing happens where it has ended."""
-        self._server._send({"op": "kill", "id": self._id, "signal": int(sig)})
+        self._server._kill(self._id, sig)
 
 
 class ForkServer:
@@ -226,6 +226,9 @@ class ForkServer:
             self._send({"op": "run", "id": request_id, **_as_request(job)})
             try:
                 pid = await pending.started
+            except asyncio.CancelledError:  # it may run already, and nobody else will know of it
+                self._kill(request_id, signal.SIGKILL)
+                raise
             except ConnectionError:
                 if attempt == 2:
                     raise
@@ -253,6 +256,9 @@ class ForkServer:
             os.close(taken_over)
         if self._address is not None:
             self._address.unlink(missing_ok=True)
+
+    def _kill(self, request_id: str, sig: signal.Signals) -> None:
+        self._send({"op": "kill", "id": request_id, "signal": int(sig)})
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._writer is not None and not self._writer.is_closing():

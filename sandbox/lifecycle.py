@@ -125,6 +125,9 @@ def down(home: Home, out: TextIO) -> None:
     if lock is None:
         print(f"Stopping the sandbox in {home.path}", file=out, flush=True)
         lock = _lock_after_stop(home)
+        if lock is None:
+            print("Stopped, and started again by an `up` that waited for that.", file=out)
+            return
     try:
         orphans = _orphans(home)
         for process in orphans:
@@ -140,13 +143,15 @@ def down(home: Home, out: TextIO) -> None:
     print(told if was_up or orphans else f"No sandbox is running in {home.path}.", file=out)
 
 
-def _lock_after_stop(home: Home) -> int:
-    """Tells the supervisor to stop and waits for its lock; after the deadline it is killed."""
+def _lock_after_stop(home: Home) -> int | None:
+    """Tells the supervisor to stop and waits for its lock; after the deadline it is killed. None: another has it."""
     deadline = time.monotonic() + _DOWN_DEADLINE_S
     told: Process | None = None
     while (lock := take_lock(home)) is None:
         supervisor = recorded(read_json(home.lock))
         late = time.monotonic() > deadline
+        if told is not None and supervisor not in (None, told):
+            break
         if supervisor is not None and (late or supervisor != told):
             told = supervisor
             send(supervisor, signal.SIGKILL if late else signal.SIGTERM)

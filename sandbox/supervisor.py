@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 from sandbox.errors import SandboxError
 from sandbox.health import answers
@@ -219,8 +220,11 @@ class Supervisor:
     async def _rotate(self) -> None:
         while True:
             await asyncio.sleep(_ROTATE_EVERY_S)
+            logs: list[Path] = []
             reopening = {part.reopens: part.name for part in self._parts.values() if part.reopens}
-            for path in self._home.logs.rglob("*.log"):  # model servers' too
+            with contextlib.suppress(OSError):  # a folder of them that is being deleted: the next turn looks again
+                logs = list(self._home.logs.rglob("*.log"))  # model servers' too
+            for path in logs:
                 name = reopening.get(str(path.relative_to(self._home.logs)))
                 if name is None:
                     await asyncio.to_thread(rotate, path)
@@ -257,6 +261,8 @@ class Supervisor:
 
     async def _stop_all(self) -> None:
         """Ends the parts, those that depend on others first, then whatever they have left behind."""
+        self._announced = False  # an `up` that comes meanwhile waits for the end, and then starts it again
+        self._save()
         waiting = dict(self._running)
         while waiting:
             needed = {name for part in waiting for name in self._parts[part].depends_on}

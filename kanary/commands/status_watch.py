@@ -81,7 +81,8 @@ async def _begun(hub: Hub, service: str, changed: asyncio.Event, following: asyn
         if _answered(hub, SERVICES):
             deadline = min(deadline, time.monotonic() + _PATIENCE)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), min(1.0, max(0.0, deadline - time.monotonic())))
+            async with asyncio.timeout(min(1.0, max(0.0, deadline - time.monotonic()))):
+                await changed.wait()
         changed.clear()
         if following.done():
             following.result()

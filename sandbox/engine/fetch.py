@@ -65,7 +65,11 @@ def main() -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         system.get(path, str(beside), recursive=system.isdir(path))
-        os.replace(beside, target)
+        try:
+            os.replace(beside, target)
+        except OSError:
+            if not target.is_dir():  # else another step has fetched the same folder meanwhile
+                raise
     finally:
         if beside.is_dir():
             shutil.rmtree(beside)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import importlib.util
+import os
 import re
 import shutil
 import sys
@@ -92,13 +93,16 @@ class Environments:
             await self._cool_down()
 
     async def _remove(self, key: str) -> None:
-        known = self._known.get(key)
-        if known is not None and known.users:
+        known = self._known.setdefault(key, _Environment(self.folder / key))
+        if known.users:
             return
-        self._known.pop(key, None)
-        if known is not None and known.parent is not None:
-            await known.parent.stop()
-        await asyncio.to_thread(shutil.rmtree, self.folder / key, True)
+        async with known.lock:  # who asks for it meanwhile waits, and then makes it anew
+            parent, known.parent = known.parent, None
+            if parent is not None:
+                await parent.stop()
+            await asyncio.to_thread(shutil.rmtree, known.folder, True)
+        if not known.users:
+            self._known.pop(key, None)
 
     async def _cool_down(self) -> None:
         """End the parents that were not used for longest."""
@@ -148,9 +152,10 @@ def outdated(folder: Path, used: Collection[str], now: float) -> list[str]:
 
 def _bytes(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            total += path.lstat().st_blocks * 512
+    for place, folders, files in os.walk(folder):  # which passes by what goes meanwhile; rglob does not
+        for name in (*folders, *files):
+            with contextlib.suppress(OSError):
+                total += Path(place, name).lstat().st_blocks * 512
     return total
 
 

@@ -22,7 +22,7 @@ _CHUNK = 1 << 16
 
 @dataclass
 class _Door:
-    """One revision's port here. `target` is its server's, while that answers."""
+    """One revision's port here. `target` is its server's, while that answers; 0, where nobody listens, at its end."""
 
     listener: asyncio.Server
     port: int
@@ -56,10 +56,18 @@ class Activator:
         if (door := self._doors.get(key)) is not None:
             door.opened.clear()
 
+    def holds(self, key: RevisionKey) -> bool:
+        """Whether somebody waits for that revision's server."""
+        door = self._doors.get(key)
+        return door is not None and door.inside > 0 and not door.opened.is_set()
+
     def forget(self, key: RevisionKey) -> None:
-        """Listen for that revision no longer; what is being passed on goes on."""
+        """Listen for that revision no longer. What is being passed on goes on; who waits is turned away."""
         if (door := self._doors.pop(key, None)) is not None:
             door.listener.close()
+            if not door.opened.is_set():
+                door.target = 0
+                door.opened.set()
 
     def close(self) -> None:
         """Listen no longer."""

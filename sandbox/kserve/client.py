@@ -82,8 +82,9 @@ class Kubernetes:
         """What happens from `version` on, bookmarks included, until the server ends the watch. Raises Expired."""
         query = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"}
         timeout = httpx.Timeout(_TIMEOUT_S, read=_WATCH_SILENCE_S)
+        client = self._connected()
         try:
-            async with self._connected().stream("GET", kind.path(), params=query, timeout=timeout) as response:
+            async with client.stream("GET", kind.path(), params=query, timeout=timeout) as response:
                 if response.status_code == 410:
                     raise Expired(f"resource version {version} has expired")
                 if response.status_code != 200:
@@ -94,7 +95,7 @@ class Kubernetes:
                         _raise(event["object"])
                     yield event["type"], event["object"]
         except httpx.HTTPError as error:
-            await self._lost(error)
+            await self._lost(client, error)
 
     async def create(self, kind: Kind, namespace: str, body: Document) -> Document:
         """Create an object; as the server stored it."""
@@ -130,10 +131,11 @@ class Kubernetes:
     ) -> Document:
         content = None if body is None else json.dumps(body).encode()
         headers = {"content-type": media} if content is not None else {}
+        client = self._connected()
         try:
-            answer = await self._connected().request(method, path, content=content, headers=headers, params=params)
+            answer = await client.request(method, path, content=content, headers=headers, params=params)
         except httpx.HTTPError as error:
-            await self._lost(error)
+            await self._lost(client, error)
         document: Document = answer.json() if answer.content else {}
         if answer.is_error:
             raise Refused(answer.status_code, document.get("message", answer.text))
@@ -148,9 +150,10 @@ class Kubernetes:
                 raise Unreachable(f"{self._kubeconfig} cannot be used: {error}", "is the sandbox up?") from error
         return self._client
 
-    async def _lost(self, error: httpx.HTTPError) -> NoReturn:
+    async def _lost(self, client: httpx.AsyncClient, error: httpx.HTTPError) -> NoReturn:
         """The next request reads the kubeconfig anew: a restarted server may have another port."""
-        await self.close()
+        if self._client is client:  # else somebody who lost it, too, was quicker: the new one is others' already
+            await self.close()
         raise Unreachable(f"the Kubernetes API does not answer: {type(error).__name__} {error}") from error
 
 

@@ -103,7 +103,7 @@ class Controller:
             while True:
                 for key in list(self._services.objects):
                     self._look_at(key)
-                await self._remove_orphans()
+                self._background(self._remove_orphans)  # beside: a host that is away just now fails this round alone
                 await asyncio.sleep(_RESYNC_S)
 
     async def close(self) -> None:

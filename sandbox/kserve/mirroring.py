@@ -50,9 +50,7 @@ class Mirror:
                 await self._wake.wait()
                 await asyncio.sleep(_PAUSE_S)
                 self._wake.clear()
-                while self._wanted:
-                    uid = next(iter(self._wanted))
-                    await self._write(uid, self._wanted[uid])
+                await self._write_all()
             except SandboxError as error:
                 _logger.warning("mirror: %s", error.message)
                 self._wake.set()
@@ -67,6 +65,18 @@ class Mirror:
                     uid = metadata["ownerReferences"][0]["uid"]
                     name = (kind, metadata["namespace"], metadata["name"])
                     self._written.setdefault(uid, {}).setdefault(name, {})
+
+    async def _write_all(self) -> None:
+        """Write what is wanted. What is refused of one service holds up no other; it is raised once all are written."""
+        refused: dict[str, Refused] = {}
+        while waiting := [uid for uid in self._wanted if uid not in refused]:
+            uid = waiting[0]
+            try:
+                await self._write(uid, self._wanted[uid])
+            except Refused as error:
+                refused[uid] = error
+        if refused:
+            raise next(iter(refused.values()))
 
     async def _write(self, uid: str, found: Shown | None) -> None:
         wanted = found() if found is not None else {}

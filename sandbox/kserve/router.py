@@ -113,8 +113,8 @@ class Router:
             self._drains(applied.draining)
             if applied.in_force:
                 self.trouble.clear()
-                self._in_force = described
                 await asyncio.to_thread(write_targets, self._home, scraped(services))
+                self._in_force = described  # last: what could not be written is written the next time
                 return True
             _logger.warning("traffic is not in force: %s", applied.reason)
             self.trouble[key] = applied.reason

@@ -72,6 +72,8 @@ class Scaler:
         self._counted: dict[RevisionKey, tuple[int, float]] = {}
         self._falling_asleep: dict[RevisionKey, float] = {}
         self._woken: set[RevisionKey] = set()
+        # Servers that are told to end, of whose end nothing was heard yet: that they are ready is old news.
+        self._ending: set[RevisionKey] = set()
 
     async def run(self) -> None:
         """Until cancelled: have what nobody asks for fall asleep."""
@@ -103,7 +105,7 @@ class Scaler:
                 self._watched[name] = seconds(window) or self.scaling.window_s
                 await self._attend(name, servers.get(revision.name), ports, asleep)
         for gone in known:
-            self._forget(gone)
+            self._let_go(gone, servers.get(gone.revision))
         return Rest(ports, asleep)
 
     def close(self) -> None:
@@ -117,9 +119,12 @@ class Scaler:
         if not running:
             self._falling_asleep.pop(key, None)
             self._counted.pop(key, None)
+            self._ending.discard(key)
         since = self._falling_asleep.get(key)
         if since is not None:
             asleep[key.revision] = time.monotonic() - since >= _DRAIN_S
+            if asleep[key.revision]:
+                self._ending.add(key)
         elif not running and key not in self._woken:
             asleep[key.revision] = True
         elif server is not None and server.ready:
@@ -131,13 +136,23 @@ class Scaler:
             ports[key.revision] = await self._activator.listen(key)
 
     def _wake(self, key: RevisionKey) -> None:
-        self._falling_asleep.pop(key, None)
+        if key not in self._ending:  # else it ends first, and is started again
+            self._falling_asleep.pop(key, None)
         self._counted.pop(key, None)
         self._woken.add(key)
         self._look_at((key.namespace, key.service))
+
+    def _let_go(self, key: RevisionKey, server: Server | None) -> None:
+        """Hold no more requests for that revision; those that wait for its server still get there."""
+        if server is not None and server.ready:
+            self._activator.open(key, server.port)
+        elif server is not None and server.running and self._activator.holds(key):
+            return  # once it answers, or ends, its service is looked at again
+        self._forget(key)
 
     def _forget(self, key: RevisionKey) -> None:
         for known in (self._watched, self._counted, self._falling_asleep):
             known.pop(key, None)
         self._woken.discard(key)
+        self._ending.discard(key)
         self._activator.forget(key)

@@ -84,13 +84,16 @@ def _owners(stored: Stored) -> set[str]:
 
 
 def _finish_deletions(cluster: Cluster) -> None:
-    everything = _everything(cluster)
-    for resource, stored in everything:
+    for resource, listed in _everything(cluster):
+        stored = _now(cluster, resource, listed)
+        if stored is None:  # it went with its owner, a moment ago
+            continue
         metadata = stored.body["metadata"]
         held = [name for name in metadata.get("finalizers", ()) if name in (ORPHAN, FOREGROUND)]
         if not held or not metadata.get("deletionTimestamp"):
             continue
-        dependents = [(r, s) for r, s in everything if metadata["uid"] in _owners(s)]
+        others = [(name, other) for name, other in _everything(cluster) if other is not stored]
+        dependents = [(name, other) for name, other in others if metadata["uid"] in _owners(other)]
         if ORPHAN in held:
             for name, dependent in dependents:
                 _disown(cluster, name, dependent, metadata["uid"])
@@ -102,8 +105,12 @@ def _finish_deletions(cluster: Cluster) -> None:
         _release(cluster, resource, stored, held)
 
 
+def _now(cluster: Cluster, resource: str, stored: Stored) -> Stored | None:
+    return cluster.store.get(resource, stored.namespace, stored.name)
+
+
 def _still_there(cluster: Cluster, resource: str, stored: Stored) -> bool:
-    return cluster.store.get(resource, stored.namespace, stored.name) is not None
+    return _now(cluster, resource, stored) is not None
 
 
 def _disown(cluster: Cluster, resource: str, stored: Stored, uid: str) -> None:

@@ -6,6 +6,7 @@ in memory and before any watcher hears of it. Bodies are stored without apiVersi
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -181,14 +182,15 @@ class Store:
         self.version = change.version
         self._remember(change.resource, after, gone=change.type == "DELETED")
         self._changes.append(change)
-        if len(self._changes) > self._keep[0] * 1.2:
-            self.compact()
         for listener in self.listeners:
             listener(change)
         # What is past is in the log for minutes, and is asked for by few.
         for past in (change.before, after if change.type == "DELETED" else None):
             if past is not None:
                 past.fold()
+        if len(self._changes) > self._keep[0] * 1.2:
+            with contextlib.suppress(StorageFailed):  # the change itself is stored and told; the next one tries again
+                self.compact()
 
     def _transaction(self) -> _Transaction:
         return _Transaction(self._database)
@@ -224,7 +226,10 @@ class _Transaction:
         self._database = database
 
     def __enter__(self) -> sqlite3.Connection:
-        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise StorageFailed(f"the change was not stored: {error}", "Does another program hold the file?") from error
         return self._database
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:

@@ -43,7 +43,7 @@ class Client:
         reader, writer = await _connect(self._home)
         try:
             writer.write(b'{"op":"watch"}\n')
-            while line := await reader.readline():
+            while (line := await reader.readline()).endswith(b"\n"):  # half a line is where the connection was cut
                 message = json.loads(line)
                 if "server" in message:
                     yield message["server"]["id"], status_from(message["server"])
@@ -71,7 +71,7 @@ class Client:
                 line = await reader.readline()
             except ConnectionError:
                 line = b""
-            if not line:
+            if not line.endswith(b"\n"):
                 await self.close()
                 raise HostUnreachable("the model server host closed the connection", "is the sandbox still up?")
         answer: dict[str, Any] = json.loads(line)

@@ -178,10 +178,14 @@ class Host:
 
     async def _fetch(self, uri: str) -> Path:
         self._fetching += 1
+        fetching = asyncio.ensure_future(asyncio.to_thread(storage.fetch, uri, self.home))
         try:
-            return await asyncio.to_thread(storage.fetch, uri, self.home)
-        finally:
-            self._fetching -= 1
+            return await asyncio.shield(fetching)
+        finally:  # its thread goes on though nobody waits for it any more; who does has noted the model by then
+            fetching.add_done_callback(self._fetched)
+
+    def _fetched(self, _: asyncio.Future[Path]) -> None:
+        self._fetching -= 1
 
     def _discard_models(self) -> None:
         """Delete models that no server has; not while one is fetched, then the next time does it."""
@@ -206,7 +210,7 @@ class Host:
 
     def _after_leaving(self, name: str, start: Callable[[], None]) -> None:
         """Start a server once its predecessor of the same name has ended: they share log and folder."""
-        leaving = [task for task in self._tasks if task.get_name() == name]
+        leaving = self._leaving(name)
         if not leaving:
             start()
             return
@@ -218,6 +222,10 @@ class Host:
                 server.start()
 
         self._background(later(), f"successor of {name}")
+
+    def _leaving(self, name: str) -> list[asyncio.Task[None]]:
+        """What ends a server of that name just now."""
+        return [task for task in self._tasks if task.get_name() == name]
 
     def _background(self, work: Coroutine[Any, Any, object], name: str) -> None:
         async def guarded() -> None:
@@ -233,7 +241,11 @@ class Host:
     def _end(self, server: Server) -> None:
         """End a server that is no more; its successor of the same name, if there is one, waits for that."""
 
+        stopping = self._leaving(server.spec.id)
+
         async def end() -> None:
+            if stopping:  # it was to be scaled to zero: then that ends it
+                await asyncio.wait(stopping)
             await server.stop(server.spec.grace_s)
             self._persist()
             if server.spec.id not in self._servers:  # told before anything that may fail: it is told only once

@@ -94,7 +94,7 @@ class Server:
         """The process that runs, or that a start under way brings up."""
         starting, self._starting = self._starting, None
         if starting is not None:
-            with contextlib.suppress(OSError, RuntimeError):
+            with contextlib.suppress(OSError, RuntimeError, ValueError):
                 self._process, _ = await starting
         process, self._process = self._process, None
         return process
@@ -136,7 +136,7 @@ class Server:
         self._starting = asyncio.ensure_future(self._start_process(what, self.spec, self.work, self.log))
         try:
             process, warm = await asyncio.shield(self._starting)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a word or a name that no process can be given
             self._starting = None
             return Failure(127, f"cannot start {what.argv[0]}: {error}")
         self._starting, self._process = None, process

@@ -113,8 +113,11 @@ def _place(target: Path, fill: Callable[[Path], None]) -> Path:
         beside.mkdir()
         fill(beside)
         _make_read_only(beside)
-        with contextlib.suppress(FileExistsError):
+        try:
             beside.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another fetch of the same model was first
+                raise
     except (OSError, shutil.Error) as error:
         raise StorageFailed(f"cannot store the model: {error}", "is the disk full?") from error
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import urllib.error
 import urllib.request
@@ -37,8 +38,9 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     # JSON is YAML.
     _write(folder / "prometheus.yml", configuration(home, envoy_admin_port, scrape_interval_s, drift_port))
-    if not targets_file(home).exists():
-        write_targets(home, ())
+    targets_file(home).parent.mkdir(exist_ok=True)
+    with contextlib.suppress(FileExistsError), targets_file(home).open("x") as empty:  # the controller may be quicker
+        empty.write("[]")
     options = {
         "config.file": folder / "prometheus.yml",
         "storage.tsdb.path": folder / "data",

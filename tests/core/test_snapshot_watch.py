@@ -11,7 +11,7 @@ from kanary.errors import KanaryError
 from kanary.kubeconfig import Access
 from kanary.kubernetes_async import AsyncKubernetes
 from kanary.operations import Request
-from kanary.snapshot import Snapshot
+from kanary.snapshot import Snapshot, poll
 from kanary.snapshot_rights import ACT, rights
 from kanary.snapshot_watch import Follower, Objects
 from tests.core.fake_kubernetes import FakeKubernetes, event, serving, thing
@@ -155,6 +155,23 @@ async def test_of_many_the_newest_are_kept(fake: FakeKubernetes) -> None:
     assert len(names(seen[0])) == 40
     assert names(seen[0])[0] == "ns/t061"
     assert len(names(seen[-1])) <= 50
+
+
+async def test_asking_ends_though_it_is_woken_in_the_same_moment() -> None:
+    wake, asked = asyncio.Event(), asyncio.Event()
+
+    async def fetch() -> int:
+        asked.set()
+        return 1
+
+    asking = asyncio.create_task(poll(fetch, lambda snapshot: None, wake, lambda value: 3600.0))
+    await asked.wait()
+    await asyncio.sleep(0)  # it waits for its next turn
+    wake.set()
+    asking.cancel()
+    ended, _ = await asyncio.wait([asking], timeout=60)
+    asking.cancel()
+    assert ended
 
 
 async def test_what_may_not_be_done_is_asked_and_told(fake: FakeKubernetes) -> None:

@@ -3,6 +3,8 @@
 # ruff: noqa: I002 -- kfp reads the types of components and pipelines from live annotations
 import asyncio
 import os
+import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 from kfp import dsl
 
-from sandbox.engine import packages
+from sandbox.engine import lightweight, packages
 from sandbox.engine.attempts import Slot
 from sandbox.engine.step import cores
 from tests.engine import steps
@@ -89,3 +91,58 @@ def test_beyond_the_room_for_all_the_oldest_environments_go(tmp_path: Path, monk
     gone = packages.outdated(tmp_path, {"4-days"}, now=100 * 86_400)
     assert set(gone) == {"1-days", "2-days", "3-days"}, "what is used counts, and stays"
     assert packages.outdated(tmp_path / "nowhere", set(), now=0.0) == []
+
+
+def test_what_is_being_made_beside_may_change_while_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, used = environment(tmp_path, "old", 31), environment(tmp_path, "used", 1)
+    for name in ("one", "another"):
+        (tmp_path / used / name).mkdir()
+        (tmp_path / used / name / "module.py").touch()
+    look = Path.lstat
+
+    def goes(path: Path) -> os.stat_result:
+        if path.parent.name in ("one", "another"):
+            shutil.rmtree(path.parent.with_name("one" if path.parent.name == "another" else "another"), True)
+        return look(path)
+
+    monkeypatch.setattr(Path, "lstat", goes)
+    assert packages.outdated(tmp_path, {used}, now=100 * 86_400) == [old]
+
+
+async def test_an_environment_that_is_asked_for_while_it_goes_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = lightweight.Lightweight("f", "", "python:3.11", (), 0, (), packages=("package",))
+    key = environment(tmp_path, packages.key_of(asked.packages, ()), days_ago=31)
+    stamp, under_way, go_on = tmp_path / key / "installed", threading.Event(), threading.Event()
+    delete = shutil.rmtree
+
+    def slow(folder: Path, ignore_errors: bool) -> None:
+        under_way.set()
+        go_on.wait(60)
+        delete(folder, ignore_errors)
+
+    async def make(folder: Path, *_: Any) -> bool:
+        if not stamp.exists():
+            folder.mkdir()
+            stamp.touch()
+        return True
+
+    monkeypatch.setattr(shutil, "rmtree", slow)
+    monkeypatch.setattr(packages, "_make", make)
+    environments = packages.Environments(tmp_path, tmp_path / "log", {})
+    going = asyncio.create_task(environments._remove(key))
+    await asyncio.to_thread(under_way.wait, 60)
+
+    async def use() -> bool:
+        async with environments.parent(asked, tmp_path / "log"):
+            await going
+            return stamp.exists()
+
+    using = asyncio.create_task(use())
+    for _ in range(20):  # it has come as far as it comes
+        await asyncio.sleep(0.005)
+    go_on.set()
+    assert await using

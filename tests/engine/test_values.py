@@ -2,6 +2,7 @@
 
 # ruff: noqa: I002 -- kfp reads the types of components and pipelines from live annotations
 import http.server
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Optional
 import pytest
 from kfp import dsl
 
+from sandbox.engine import fetch
 from tests.engine import steps
 
 Runs = Callable[..., Any]
@@ -286,6 +288,19 @@ def test_an_artifact_that_cannot_be_fetched_fails_its_step_saying_which(
     outcome = engine.run(compiled(remote), uri=uri)
     assert outcome.run.state == "FAILED"
     assert f"{uri} cannot be fetched" in outcome.run.error
+
+
+def test_a_folder_that_another_step_has_fetched_meanwhile_is_there_for_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("1234")
+    target = tmp_path / "fetched" / "model"
+    monkeypatch.setattr(sys, "argv", ["fetch", str(tmp_path / "model"), str(target)])
+    fetch.main()
+    fetch.main()  # it had been asked for before the first was done
+    assert [path.name for path in target.parent.iterdir()] == ["model"]
+    assert (target / "weights").read_text() == "1234"
 
 
 @pytest.mark.kfp_local_differs("its cache is another")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sandbox.forkserver import ForkServer, Job
@@ -47,3 +50,21 @@ async def test_a_worker_ends_what_it_began_and_not_what_its_parent_imported(tmp_
     assert told[:2] == ["the step ran", "the step's exit function ran"]
     assert not any("parent" in line for line in told)
     assert list(work.iterdir()) == [], "the step's temporary folder is gone"
+
+
+@pytest.mark.asyncio
+async def test_a_worker_that_nobody_waits_for_any_more_ends(tmp_path: Path) -> None:
+    parent = ForkServer([], tmp_path / "parent.log")
+    try:
+        await parent.start()
+        given_up = asyncio.create_task(parent.run(Job("signal:pause", [], tmp_path, tmp_path / "log")))
+        await asyncio.sleep(0)  # it has asked, and not heard yet
+        given_up.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await given_up
+        await (await parent.run(Job("gc:collect", [], tmp_path, tmp_path / "log"))).wait()  # which is forked after it
+        async with asyncio.timeout(60):
+            while psutil.Process(parent.pid).children():
+                await asyncio.sleep(0.01)
+    finally:
+        await parent.stop()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.modelserver import storage
 from sandbox.modelserver.storage import StorageFailed, delete, discard_unused, fetch
 
 
@@ -126,3 +127,16 @@ def test_a_model_that_is_deleted_meanwhile_is_nobodys_to_move(
     delete(discard_unused(home, set()))
     monkeypatch.undo()
     assert list(first.parent.iterdir()) == []
+
+
+def test_two_that_fetch_the_same_model_at_once_have_one_copy(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, quicker = tmp_path / "home", []
+
+    def another(_: Path) -> None:
+        monkeypatch.undo()
+        quicker.append(fetch(str(source), home))
+
+    monkeypatch.setattr(storage, "_make_read_only", another)
+    assert [fetch(str(source), home)] == quicker == list((home / "kserve" / "models").iterdir())

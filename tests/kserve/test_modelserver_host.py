@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -21,7 +23,7 @@ from sandbox.errors import InvalidSpec
 from sandbox.modelserver import api, storage
 from sandbox.modelserver.client import Client, HostUnreachable, servers
 from sandbox.modelserver.host import Host
-from sandbox.modelserver.spec import BACKING_OFF, READY, STOPPED, Spec, Status, spec_from
+from sandbox.modelserver.spec import BACKING_OFF, READY, STOPPED, STOPPING, Spec, Status, spec_from
 from sandbox.modelserver.wire import address
 from sandbox.processes import marked, process_of
 from tests.waiting import wait_for
@@ -181,6 +183,18 @@ async def test_a_program_that_is_not_there_is_a_failure_that_names_it(host: Host
     assert "/no/such/program" in status.failure.message
 
 
+async def test_a_server_that_no_process_can_be_made_of_says_so_and_can_be_removed(host: Host) -> None:
+    gone = asyncio.Event()
+    host.listen(lambda name, status: gone.set() if status is None else None)
+    host.put(spec(env={"A=B": "c"}))
+    status = await until(host, "ns/m-predictor-00001", lambda status: status.failure is not None)
+    assert status.failure is not None
+    assert (status.failure.exit_code, "environment variable" in status.failure.message) == (127, True)
+    host.remove(status.id)
+    async with asyncio.timeout(60):
+        await gone.wait()
+
+
 async def test_scaled_to_zero_and_up_again_it_keeps_port_and_model(host: Host, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -216,6 +230,21 @@ async def test_removing_the_last_server_of_a_model_deletes_its_copy(host: Host, 
     assert host.statuses() == []
 
 
+async def test_the_end_of_a_server_that_was_stopping_already_is_told_once_it_has_ended(host: Host) -> None:
+    gone = asyncio.Event()
+    host.listen(lambda name, status: gone.set() if status is None else None)
+    stubborn = "trap '' TERM; while true; do sleep 0.05; done"
+    wanted = spec(command=("/bin/sh", "-c", stubborn), args=(), grace_s=0.5)
+    host.put(wanted)
+    running = await until(host, wanted.id, lambda status: status.pid > 0)
+    host.put(spec_from({**vars(wanted), "running": False}))
+    await until(host, wanted.id, lambda status: status.state == STOPPING)
+    host.remove(wanted.id)
+    async with asyncio.timeout(60):
+        await gone.wait()
+    assert process_of(running.pid) is None
+
+
 async def test_the_end_of_a_server_is_told_though_something_cannot_be_cleared_away_behind_it(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,6 +260,41 @@ async def test_the_end_of_a_server_is_told_though_something_cannot_be_cleared_aw
     async with asyncio.timeout(60):
         while (news := await told.get()) != (server.id, None):
             assert news[0] == server.id
+
+
+async def test_a_model_that_is_still_fetched_for_a_removed_server_is_never_a_part_of_one(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("first", "second"):
+        (source / name).write_text(name, encoding="utf-8")
+    under_way, go_on, over = threading.Event(), threading.Event(), threading.Event()
+    copy, fetch = shutil.copy2, storage.fetch
+
+    def slow(one: Path, place: Path) -> None:
+        copy(one, place)
+        under_way.set()
+        go_on.wait(60)
+
+    def noticed(uri: str, home: Path) -> Path:
+        try:
+            return fetch(uri, home)
+        finally:
+            over.set()
+
+    monkeypatch.setattr(shutil, "copy2", slow)
+    monkeypatch.setattr(storage, "fetch", noticed)
+    gone = asyncio.Event()
+    host.listen(lambda name, status: gone.set() if status is None else None)
+    host.put(spec(storage_uri=str(source)))
+    await asyncio.to_thread(under_way.wait, 60)
+    host.remove("ns/m-predictor-00001")
+    async with asyncio.timeout(60):
+        await gone.wait()
+    go_on.set()
+    await asyncio.to_thread(over.wait, 60)
+    assert {path.name for path in fetch(str(source), tmp_path).iterdir()} == {"first", "second"}
 
 
 async def test_a_model_that_is_not_there_is_told_and_fetched_once_it_is(host: Host, tmp_path: Path) -> None:
@@ -369,6 +433,21 @@ async def test_a_watcher_that_never_reads_is_cut_off_and_others_are_not(
     assert json.loads(await reader.readline())["server"]["id"] == "ns/m-predictor-00001"
     writer.close()
     deaf.close()
+    server.close()
+
+
+async def test_where_a_line_is_cut_the_connection_has_ended(tmp_path: Path) -> None:
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = json.loads(await reader.readline())
+        writer.write((b'{"synced":true}\n' if asked["op"] == "watch" else b"") + b'{"server":{"id')
+        writer.close()
+
+    with address(tmp_path) as path:
+        server = await asyncio.start_unix_server(cut, path)
+    client = Client(tmp_path)
+    assert [told async for told in client.watch()] == [("", None)]
+    with pytest.raises(HostUnreachable):
+        await client.remove("ns/m")
     server.close()
 
 

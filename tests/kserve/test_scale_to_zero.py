@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import cast
 
 import pytest
 
 from sandbox.gateway.description import RevisionKey
 from sandbox.kserve import scaler
 from sandbox.kserve.activator import MOST, Activator
-from sandbox.kserve.knative import Revision, Template
-from sandbox.kserve.scaler import Scaling, may_rest
+from sandbox.kserve.knative import Knative, Revision, Server, Target, Template
+from sandbox.kserve.router import Router
+from sandbox.kserve.scaler import Rest, Scaler, Scaling, may_rest
 from sandbox.prometheus.config import targets_file
 from tests.kserve.rig import DEADLINE_S, Namespace, component, ready, wait
 
@@ -39,13 +42,7 @@ async def test_who_comes_before_the_server_waits_and_too_many_are_turned_away() 
     woken: list[RevisionKey] = []
     activator = Activator(woken.append)
     port = await activator.listen(KEY)
-
-    async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write((await reader.readline()).upper())
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(upper, "127.0.0.1", 0)
+    listener, server = await upper()
     try:
         held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MOST)]
         for _, writer in held:
@@ -56,14 +53,106 @@ async def test_who_comes_before_the_server_waits_and_too_many_are_turned_away() 
             reader, _ = await asyncio.open_connection("127.0.0.1", port)
             with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
                 await reader.readexactly(1)
-            activator.open(KEY, server.sockets[0].getsockname()[1])
+            activator.open(KEY, server.port)
             assert [await reader.readline() for reader, _ in held] == [b"HELD\n"] * MOST
         assert set(woken) == {KEY}
     finally:
         for _, writer in held:
             writer.close()
         activator.close()
-        server.close()
+        listener.close()
+
+
+class Silent:
+    """A gateway at which nobody asks for anything."""
+
+    async def activity(self, keys: Sequence[RevisionKey]) -> dict[RevisionKey, tuple[int, int]]:
+        return dict.fromkeys(keys, (0, 0))
+
+
+async def upper() -> tuple[asyncio.Server, Server]:
+    """A model server, and what is told of it."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write((await reader.readline()).upper())
+        await writer.drain()
+        writer.close()
+
+    listener = await asyncio.start_server(answer, "127.0.0.1", 0)
+    return listener, Server(listener.sockets[0].getsockname()[1], "ready", True)
+
+
+def components() -> dict[str, Knative]:
+    target = Target(100, True, KEY.revision)
+    return {"predictor": Knative("m-predictor", revisions=(revision("0"),), routed=(target,), traffic=(target,))}
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_who_waits_is_served_though_servers_may_rest_no_longer_and_turned_away_where_its_service_goes(
+    answers: bool,
+) -> None:
+    looked: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+    scaling = Scaler(cast(Router, Silent()), looked.put_nowait)
+    scaling.scaling = Scaling(to_zero=True)
+    listener, server = await upper()
+    starting = {KEY.revision: replace(server, state="starting", ready=False)}
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            held = (await scaling.attend(("ns", "m"), components(), {})).ports[KEY.revision]
+            reader, writer = await asyncio.open_connection("127.0.0.1", held)
+            writer.write(b"held\n")
+            await looked.get()  # it is heard
+            scaling.scaling = Scaling()
+            assert (await scaling.attend(("ns", "m"), components(), starting)).ports == {}
+            if answers:
+                await scaling.attend(("ns", "m"), components(), {KEY.revision: server})
+                assert await reader.read() == b"HELD\n"
+            else:
+                await scaling.attend(("ns", "m"), {}, {})
+                with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+                    await reader.readexactly(1)
+        writer.close()
+    finally:
+        scaling.close()
+        listener.close()
+
+
+async def test_who_comes_while_the_server_is_told_to_end_waits_for_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scaler, "_LOOK_S", 0.01)
+    monkeypatch.setattr(scaler, "_DRAIN_S", 0.0)
+    looked: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+    scaling = Scaler(cast(Router, Silent()), looked.put_nowait)
+    scaling.scaling = Scaling(to_zero=True, window_s=0.0)
+    listener, server = await upper()
+    watching = asyncio.create_task(scaling.run())
+
+    async def attend(state: str) -> Rest:
+        told = replace(server, state=state, ready=state == "ready")
+        return await scaling.attend(("ns", "m"), components(), {KEY.revision: told})
+
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            assert await attend("ready") == Rest()
+            await looked.get()  # nobody has asked for it
+            watching.cancel()
+            ends = await attend("ready")
+            assert ends.asleep == {KEY.revision: True}
+            reader, writer = await asyncio.open_connection("127.0.0.1", ends.ports[KEY.revision])
+            writer.write(b"held\n")
+            while not scaling._woken:
+                await asyncio.sleep(0)
+            assert await attend("ready") == ends  # the news that it ends is still to come
+            assert await attend("stopping") == Rest(ends.ports)
+            assert await attend("starting") == Rest(ends.ports)
+            assert await attend("ready") == Rest()
+            assert await reader.read() == b"HELD\n"
+        writer.close()
+    finally:
+        watching.cancel()
+        scaling.close()
+        listener.close()
 
 
 @pytest.fixture

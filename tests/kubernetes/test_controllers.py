@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from sandbox.kubernetes import controllers
 from sandbox.kubernetes.cluster import EVENT_SECONDS, Cluster
 from sandbox.kubernetes.decode import Decoded
+from sandbox.kubernetes.deletion import DeleteOptions, delete
 from sandbox.kubernetes.options import WriteOptions
-from sandbox.kubernetes.registry import EVENTS
+from sandbox.kubernetes.registry import EVENTS, Resource, find
 from sandbox.kubernetes.storage import Store
 from sandbox.kubernetes.writes import Target, create
 from tests.kubernetes.server import Server
@@ -110,3 +112,54 @@ def test_events_are_kept_for_an_hour(tmp_path: Path) -> None:
     controllers.sweep(cluster)
     assert [stored.name for stored in store.objects("events")] == ["new"]
     store.close()
+
+
+class Owned:
+    """ConfigMaps of a cluster without a server: several deletions wait for the same look at them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cluster = Cluster(Store(folder / "state.sqlite"), folder)
+        controllers.ensure_namespaces(self.cluster, ("default",))
+        found = find("", "v1", "configmaps")
+        assert found is not None
+        self.resource: Resource = found
+
+    def make(self, name: str, *owners: Body) -> Body:
+        references = [
+            {"apiVersion": "v1", "kind": "ConfigMap", "name": owner["name"], "uid": owner["uid"]} for owner in owners
+        ]
+        metadata = {"name": name, "namespace": "default", "ownerReferences": references}
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+        options = WriteOptions(dry_run=False, manager="test", validation="Warn")
+        made: Body = create(self.cluster, Target(self.resource, "default", ""), Decoded(body), options).body["metadata"]
+        return made
+
+    def delete(self, name: str, policy: str) -> None:
+        delete(self.cluster, Target(self.resource, "default", name), DeleteOptions(policy, "", "", dry_run=False))
+
+    def left(self) -> dict[str, list[Body]]:
+        found = self.cluster.store.objects(self.resource.id)
+        return {one.name: one.body["metadata"].get("ownerReferences", []) for one in found}
+
+
+@pytest.fixture
+def owned(tmp_path: Path) -> Iterator[Owned]:
+    made = Owned(tmp_path)
+    yield made
+    made.cluster.store.close()
+
+
+def test_an_object_that_goes_with_its_owner_may_be_going_by_itself(owned: Owned) -> None:
+    owned.make("child", owned.make("a-parent"))
+    owned.delete("child", "Foreground")
+    owned.delete("a-parent", "Foreground")
+    controllers.sweep(owned.cluster)
+    assert owned.left() == {}
+
+
+def test_an_object_whose_owners_both_leave_it_behind_stays(owned: Owned) -> None:
+    owned.make("child", owned.make("one"), owned.make("two"))
+    owned.delete("one", "Orphan")
+    owned.delete("two", "Orphan")
+    controllers.sweep(owned.cluster)
+    assert owned.left() == {"child": []}

@@ -142,6 +142,18 @@ def test_a_full_disk_changes_nothing(store: Store) -> None:
     assert store.put("things", "n", "a", thing("a", spec=2)).version == version + 1
 
 
+def test_a_database_that_somebody_else_holds_refuses_a_change_and_changes_nothing(store: Store, path: Path) -> None:
+    store._database.execute("PRAGMA busy_timeout = 0")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StorageFailed, match="locked"):
+        store.put("things", "n", "a", thing("a"))
+    other.close()
+    assert names(store) == []
+    store.put("things", "n", "a", thing("a"))
+    assert names(store) == ["a"]
+
+
 def test_the_database_is_its_owners_alone(store: Store, path: Path) -> None:
     assert path.stat().st_mode & 0o077 == 0
 
@@ -154,3 +166,19 @@ def test_what_is_past_is_kept_as_json_alone(store: Store) -> None:
     states = [one for change in store.since(0) for one in (change.before, change.after) if one is not None]
     assert not [one.version for one in states if "body" in vars(one)]
     assert [one.body["data"]["number"] for one in states] == ["0", "0", "1", "1", "2", "2", "2"]
+
+
+def test_a_change_is_told_though_there_is_no_room_to_forget_older_ones(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, heard = Store(path, keep_changes=1), []
+    store.listeners.append(lambda change: heard.append(change.after.name))
+
+    def full(version: int | None = None) -> None:
+        raise StorageFailed("the disk is full")
+
+    monkeypatch.setattr(store, "compact", full)
+    for name in ("a", "b", "c"):
+        store.put("things", "n", name, thing(name))
+    assert heard == names(store) == ["a", "b", "c"]
+    store.close()

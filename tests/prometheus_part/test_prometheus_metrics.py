@@ -157,8 +157,9 @@ def test_model_servers_are_scraped_from_the_targets_file(prometheus: Prometheus,
     until(lambda: not prometheus.query('up{revision="m-00001"}'), "the first server is forgotten")
 
 
-def test_preparing_again_keeps_the_targets(tmp_path: Path) -> None:
+def test_preparing_again_keeps_the_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config.write_targets(tmp_path, [Target("default", "m", "m-00001", 1)])
+    monkeypatch.setattr(Path, "exists", lambda _: False)  # as it was a moment ago
     config.prepare(tmp_path, Path("/x/prometheus"), 9999, 9998)
     kept = json.loads(config.targets_file(tmp_path).read_text(encoding="utf-8"))
     assert kept[0]["labels"]["revision"] == "m-00001"

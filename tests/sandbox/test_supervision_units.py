@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from sandbox import lifecycle, supervisor
 from sandbox.errors import SandboxError
 from sandbox.home import Home, find_home, make_home, read_json, remove_files, take_lock, write_json
-from sandbox.partprocess import choose_port
+from sandbox.partprocess import PartProcess, choose_port, stop
 from sandbox.parts import Part, filled, urls
 from sandbox.processes import HOME_MARK, PART_MARK, is_alive, kill_marked, marked, process_of, recorded, send, wait_gone
 from sandbox.rotation import lines, rotate, tail
@@ -140,6 +142,65 @@ def test_what_nobody_waits_for_is_named_where_all_else_is_up(tmp_path: Path) -> 
     assert asyncio.run(Supervisor(Home(tmp_path), parts, report).run()) == ""
     assert [message.get("part", message) for message in told] == ["quick", {"up": True, "later": ["late"]}]
     assert marked(tmp_path) == []
+
+
+def test_what_is_going_down_does_not_count_as_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, seen = Home(tmp_path), []
+    make_home(home)
+    part = Part("quick", (sys.executable, "-c", "import time; time.sleep(60)"))
+
+    async def noted(running: PartProcess, seconds: float) -> None:
+        seen.append(read_json(home.state)["up"])
+        await stop(running, seconds)
+
+    def report(message: Mapping[str, object]) -> None:
+        if "up" in message:
+            seen.append(read_json(home.state)["up"])
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(supervisor, "stop", noted)
+    assert asyncio.run(Supervisor(home, (part,), report).run()) == ""
+    assert seen == [True, False]
+
+
+def test_down_ends_the_sandbox_that_it_found_and_none_that_comes_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (subprocess.Popen(["sleep", "600"]) for _ in range(2))
+    holders = [process_of(process.pid) for process in (first, second)]
+    monkeypatch.setattr(lifecycle, "take_lock", lambda home: None)
+    monkeypatch.setattr(lifecycle, "recorded", lambda value: holders.pop(0))
+    try:
+        assert lifecycle._lock_after_stop(Home(tmp_path)) is None
+        assert first.wait(60) == -signal.SIGTERM
+        assert second.poll() is None
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.wait()
+
+
+async def test_logs_that_are_deleted_while_they_are_turned_over_end_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, turned = Home(tmp_path), []
+    make_home(home)
+    (home.logs / "servers").mkdir()
+    (home.logs / "servers" / "ns.m.log").touch()
+
+    def turn(path: Path) -> None:
+        turned.append(path.name)
+        shutil.rmtree(home.logs / "servers", ignore_errors=True)
+        home.log("kfp").touch()
+
+    monkeypatch.setattr(supervisor, "_ROTATE_EVERY_S", 0.01)
+    monkeypatch.setattr(supervisor, "rotate", turn)
+    turning = asyncio.create_task(Supervisor(home, (), lambda message: None)._rotate())
+    async with asyncio.timeout(60):
+        while "kfp.log" not in turned and not turning.done():
+            await asyncio.sleep(0.01)
+    assert not turning.done()
+    turning.cancel()
 
 
 def test_logs_are_bounded_and_readers_follow_them_through_rotation(tmp_path: Path) -> None:

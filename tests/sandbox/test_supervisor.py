@@ -20,6 +20,7 @@ import httpx
 import psutil
 import pytest
 
+from sandbox.home import read_json
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.destructive
@@ -293,9 +294,9 @@ def test_foreground_stays_until_interrupted(home: Path) -> None:
 def test_up_while_going_down_ends_in_a_running_sandbox(home: Path) -> None:
     command(home, "up")
     going = start(home, "down")
+    wait_for(lambda: not read_json(home / "state.json").get("up"), "it goes down")
     command(home, "up")
     finish(going)
-    command(home, "up")
     assert is_answering(endpoints(home)["kfp"]["url"])
 
 
