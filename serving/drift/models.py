@@ -5,6 +5,7 @@ A release is a folder with model.json: RELEASES/NAME/VERSION, as the package ste
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
@@ -63,12 +64,14 @@ class Models:
     def _all(self) -> Iterator[Model]:
         for root in self.roots:
             for depth in range(_DEEPEST + 1):
-                for path in sorted(root.glob("/".join(["*"] * depth + [SPEC]))):
+                # Unlike Path.glob it passes by folders that go meanwhile, and by hidden ones: copies being made.
+                for path in sorted(glob.glob("*/" * depth + SPEC, root_dir=root)):
+                    folder = (root / path).parent
                     try:
-                        spec = modelspec.verify(path.parent)
+                        spec = modelspec.verify(folder)
                     except KanaryError:  # half copied, or altered: no model to compare with
                         continue
-                    yield Model(path.parent, spec, spec.digest())
+                    yield Model(folder, spec, spec.digest())
 
 
 def _fits(model: Model, source: Source) -> bool:

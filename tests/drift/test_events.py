@@ -176,6 +176,8 @@ def test_a_model_is_found_by_its_digest_else_by_its_version_and_an_altered_one_i
     write_model(tmp_path / "market" / "v2", rows(50, seed=0), "v2")
     assert of("market", "v2", now=5.0) is None  # it was looked for a moment ago
     assert of("market", "v2", now=11.0) == "market"
+    write_model(tmp_path / "market" / ".v3.a1b2", rows(50, seed=0), "v3")
+    assert of("market", "v3", now=22.0) is None  # on its way: it is renamed, or deleted, at any moment
     (tmp_path / "other" / "v1" / "reference.parquet").write_bytes(b"other rows")
     assert Models([tmp_path]).of(Source("ns", "other", "r", "v1", ""), 0.0) is None or of("other", "v1") == "other"
 
