@@ -89,7 +89,7 @@ def from_pod(environ: Mapping[str, str], folder: Path = SERVICE_ACCOUNT) -> Acce
     host, port = environ["KUBERNETES_SERVICE_HOST"], environ.get("KUBERNETES_SERVICE_PORT", "443")
     try:
         namespace = (folder / "namespace").read_text(encoding="utf-8").strip()
-        tls = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+        tls = _for_threads(ssl.create_default_context(cafile=str(folder / "ca.crt")))
     except OSError as error:
         raise ConfigError(f"The pod's service account in {folder} cannot be read: {error}") from error
     url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
@@ -174,6 +174,17 @@ def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any], where: str) -> ssl
         _load_client_certificate(made, user)
     except (OSError, ValueError) as error:
         raise ConfigError(f"A certificate of the kubeconfig {where} cannot be used: {error}") from error
+    return _for_threads(made)
+
+
+def _for_threads(made: ssl.SSLContext) -> ssl.SSLContext:
+    """`made`, for handshakes of several threads at once.
+
+    Before each of them httpx sets anew which protocols it speaks, and OpenSSL frees what another thread is reading: its
+    first message is garbage then, and the server hangs up. They are set once, here.
+    """
+    made.set_alpn_protocols(["http/1.1"])
+    made.set_alpn_protocols = lambda alpn_protocols: None  # type: ignore[method-assign]
     return made
 
 

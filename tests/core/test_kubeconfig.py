@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import ssl
@@ -143,6 +144,18 @@ def test_a_server_s_certificate_is_checked_however_its_scheme_is_spelt(tmp_path:
     assert isinstance(found.tls, ssl.SSLContext)
     assert found.tls.verify_mode == ssl.CERT_REQUIRED
     assert from_files([kubeconfig(tmp_path / "d", cluster={"server": "HTTP://h"})]).tls is False
+
+
+def test_what_connects_does_not_change_what_other_threads_connect_with(tmp_path: Path) -> None:
+    """While one thread sets a context's protocols, as httpx does for each connection, another one reads them."""
+    tls = from_files([kubeconfig(tmp_path / "a", cluster={"server": "https://h"})]).tls
+    assert isinstance(tls, ssl.SSLContext)
+    tls.set_alpn_protocols(["whatever"])
+    sent = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls.wrap_bio(ssl.MemoryBIO(), sent, server_hostname="h").do_handshake()
+    hello = sent.read()
+    assert (b"\x08http/1.1" in hello, b"whatever" in hello) == (True, False)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "a: b: c"])

@@ -44,7 +44,7 @@ def test_every_target_has_a_recipe_that_make_understands(target: str) -> None:
 
 @pytest.mark.parametrize(
     ("target", "extras"),
-    [("demo", "pipelines,train,serve,sandbox"), ("test", "pipelines,train,serve,sandbox,dev"), ("monitor", "")],
+    [("demo", "pipelines,train,serve,sandbox"), ("test", "pipelines,train,serve,sandbox,drift,dev"), ("monitor", "")],
 )
 def test_a_target_sets_up_what_it_needs(target: str, extras: str) -> None:
     assert f'-m deploy.setup --extras "{extras}"' in make("--dry-run", target).stdout
