@@ -23,11 +23,13 @@ class WorkerDied(KanaryError):
 
 @dataclass
 class Link:
-    """`ready` is set once it has imported everything. `deaths` counts those after that, and answers that never came."""
+    """`ready` is set once it has imported everything. `deaths` counts those after that, found when it is next asked at
+    the latest, and answers that never came."""
 
     timeout_s: float = 300.0
     deaths: int = 0
     _process: asyncio.subprocess.Process | None = None
+    _counted: asyncio.subprocess.Process | None = None
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -72,13 +74,13 @@ class Link:
             except (OSError, TimeoutError, asyncio.CancelledError) as error:
                 process.kill()
                 await process.wait()
-                self.deaths += 1
+                self._died()
                 if isinstance(error, asyncio.CancelledError):
                     raise
                 raise WorkerDied(f"the detectors' process gave no answer: {error!r}") from None
             if answer is None:
                 await process.wait()
-                self.deaths += 1
+                self._died()
                 raise WorkerDied(f"the detectors' process ended ({process.returncode}) in the middle of a check")
         if "error" in answer.told:
             raise KanaryError(str(answer.told["error"]))
@@ -93,12 +95,19 @@ class Link:
 
     async def _again(self) -> None:
         if self._process is not None:
+            self._died()
             await asyncio.sleep(_PAUSE_S)
             _log.warning("starting the detectors' process again")
         try:
             await self.start()
         except KanaryError as error:
             raise WorkerDied(error.message) from None
+
+    def _died(self) -> None:
+        """Count the death of the process, once: while it was asked, or between two questions."""
+        if self._process is not self._counted:
+            self._counted = self._process
+            self.deaths += 1
 
     async def _read(self, process: asyncio.subprocess.Process) -> Message | None:
         """One message; None where the process has ended."""
