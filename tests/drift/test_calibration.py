@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,17 @@ CHANCE = 1e-6
 MULTIVARIATE: tuple[Multivariate, ...] = ("mmd", "lsdd", "classifier")
 COLUMNS = (Column("price"), Column("demand"), Column("transfer"), Column("weather", 1 + len(WEATHERS)))
 ONLINE_ERT = 150
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the service's worker has it: beside other tests two threads wait for each other far longer than they work."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def table(number: int, seed: int, shift: dict[str, float] | None = None) -> Table:
