@@ -83,7 +83,10 @@ def put_load(job: Job) -> Load:
 
 def main() -> None:
     """The job on stdin, what came of it on stdout."""
-    print(json.dumps(dataclasses.asdict(run(Job(**json.load(sys.stdin))))))
+    found = json.dumps(dataclasses.asdict(run(Job(**json.load(sys.stdin)))))
+    # Not print: with PYTHONUNBUFFERED a long write that is cut short is not gone on with.
+    with open(sys.stdout.fileno(), "w", encoding="utf-8", closefd=False) as whole:
+        whole.write(found)
 
 
 def run(job: Job) -> Load:
