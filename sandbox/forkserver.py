@@ -12,7 +12,6 @@ import contextlib
 import itertools
 import json
 import os
-import select
 import signal
 import socket
 import sys
@@ -22,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sandbox import unixsocket
+from sandbox import processes, unixsocket
 
 WARM = "KANARY_WARM"
 
@@ -207,14 +206,6 @@ class ForkServer:
             self._pending[told["id"]] = pending
             self.found[told["pid"]] = Worker(self, told["id"], told["pid"], pending.ended)
 
-    def _taken_over(self) -> int | None:
-        """A pidfd of the zygote that an earlier process started; None for one of our own."""
-        if self._process is not None or self._writer is None or self.pid is None:
-            return None
-        with contextlib.suppress(ProcessLookupError):
-            return os.pidfd_open(self.pid)
-        return None
-
     async def run(self, job: Job) -> Worker:
         """Fork a worker for `job`; returns once it runs."""
         for attempt in (1, 2):
@@ -243,7 +234,8 @@ class ForkServer:
             self._opening.close()
         if self._writer is None and self._process is not None and self._process.returncode is None:
             self._process.kill()
-        taken_over = self._taken_over()
+        taken_over = self.pid if self._process is None and self._writer is not None else None
+        zygote = processes.process_of(taken_over) if taken_over else None
         self._send({"op": "stop"})
         if self._reading is not None and not await _within(self._reading, _STOP_S) and self.pid is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -251,9 +243,8 @@ class ForkServer:
             await self._reading
         if self._process is not None:
             await self._process.wait()
-        if taken_over is not None:  # it closes its connection a moment before it ends
-            await asyncio.to_thread(select.select, [taken_over], [], [], _STOP_S)
-            os.close(taken_over)
+        if zygote is not None:  # one that was taken over closes its connection a moment before it ends
+            await asyncio.to_thread(processes.wait_gone, [zygote], _STOP_S)
         if self._address is not None:
             self._address.unlink(missing_ok=True)
 

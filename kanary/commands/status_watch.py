@@ -18,6 +18,7 @@ from kanary.config import Config
 from kanary.errors import KanaryError
 from kanary.kfp_types import Run, progress
 from kanary.rollout import brief
+from kanary.snapshot import sleep
 from kanary.snapshot_connections import Connections
 from kanary.snapshot_home import home, latest_ends
 from kanary.snapshot_hub import ALERTS, DRIFT, EVENTS, METRICS, RIGHTS, RUNS, SERVICES, Hub, Scope
@@ -80,9 +81,7 @@ async def _begun(hub: Hub, service: str, changed: asyncio.Event, following: asyn
     while not (_answered(hub, SERVICES) and (service or _answered(hub, RUNS))) and time.monotonic() < deadline:
         if _answered(hub, SERVICES):
             deadline = min(deadline, time.monotonic() + _PATIENCE)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(1.0, max(0.0, deadline - time.monotonic()))):
-                await changed.wait()
+        await sleep(changed, min(1.0, max(0.0, deadline - time.monotonic())))
         changed.clear()
         if following.done():
             following.result()

@@ -69,8 +69,7 @@ class Mirror:
     async def _write_all(self) -> None:
         """Write what is wanted. What is refused of one service holds up no other; it is raised once all are written."""
         refused: dict[str, Refused] = {}
-        while waiting := [uid for uid in self._wanted if uid not in refused]:
-            uid = waiting[0]
+        while (uid := next((one for one in self._wanted if one not in refused), None)) is not None:
             try:
                 await self._write(uid, self._wanted[uid])
             except Refused as error:
